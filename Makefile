@@ -1,0 +1,60 @@
+# Everything from a bare checkout: Python 3.11 or later, make and a package index are all that is needed.
+PYTHON ?= python3
+BIN := .venv/bin
+export UV_PYTHON_DOWNLOADS := never
+
+.PHONY: demo test check bench soak format lock clean
+
+demo: .venv/.run
+	$(BIN)/k2 demo
+
+test: check browser
+	$(BIN)/pytest -m "slow and not soak"
+
+check: .venv/.dev
+	$(BIN)/ruff format --check -q .
+	$(BIN)/ruff check -q .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/pytest -n 2 -m "not slow and not soak"
+
+bench: .venv/.dev
+	$(BIN)/python -m bench
+
+soak: .venv/.dev
+	$(BIN)/pytest -m soak --timeout 7200
+
+format: .venv/.dev
+	$(BIN)/ruff format -q .
+	$(BIN)/ruff check -q --fix .
+
+# Chromium for the browser tests: a system package, installed where that is allowed.
+.PHONY: browser
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium; \
+	  else echo "no Chromium, and no way to install it: the browser tests will be skipped by name"; fi; }
+
+# The versions that the locks were made for; uv itself is pinned in them.
+.venv/.uv:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --require-hashes -r requirements-uv.txt
+	@touch $@
+
+.venv/.run: .venv/.uv requirements.txt pyproject.toml
+	$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.txt
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/.dev: .venv/.run requirements-dev.txt
+	$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements-dev.txt
+	@touch $@
+
+lock: .venv/.uv
+	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --group build pyproject.toml -o requirements.txt
+	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --group build --group dev pyproject.toml -o requirements-dev.txt
+	echo uv | $(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate - -o requirements-uv.txt
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .import_linter_cache build dist

@@ -1,0 +1,1 @@
+"""K2: an open market-data lakehouse."""

@@ -1,0 +1,1 @@
+"""From the log to the lake: decode, validate, deduplicate, commit exactly once."""

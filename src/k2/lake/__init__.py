@@ -1,0 +1,1 @@
+"""The Iceberg tables: made, committed to, evolved, indexed, expired."""

@@ -1,0 +1,1 @@
+"""The append-only, partitioned, replayable log, and the schema registry."""

@@ -1,0 +1,150 @@
+"""What a log is, and what a schema registry is: the two contracts of this room.
+
+A log keeps messages (an Avro datum each, without wire header) in topics, divided into partitions,
+each
+message at an offset that is given once. An adapter is one file beside this one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+NOT_WIRE_FORMAT = -1
+"""Schema id of a message that is no Confluent wire format; its value is the whole message."""
+
+
+@dataclass(frozen=True)
+class Append:
+    """Messages for one partition, in order: `values` are datums (binary) written with one
+    schema.
+    """
+
+    topic: str
+    partition: int
+    schema_id: int
+    values: pa.BinaryArray
+    keys: pa.Array | None = None
+    """UTF-8 keys, one a message (may be dictionary-encoded); None where messages have none."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Messages of one partition as read: columns of equal length, offsets strictly ascending.
+
+    Offsets may jump (control records, aborted transactions, compaction): a jump is *absent*, no
+    gap.
+    `next_offset` is where reading goes on; it may lie past the last message's offset + 1.
+    """
+
+    topic: str
+    partition: int
+    offsets: npt.NDArray[np.int64]
+    schema_ids: npt.NDArray[np.int32]
+    values: pa.BinaryArray
+    next_offset: int
+
+
+class Log(Protocol):
+    """An append-only, partitioned, replayable log. Every method may be called from any thread.
+
+    Many processes may have the same log open at once. What `append` returned for is durable: it
+    survives SIGKILL and power loss. A reader never sees part of an append to one partition.
+    Raises `Unavailable` when the log cannot be reached (or its disk is full), `NotFound` for a
+    topic or partition that does not exist, `Broken` (with place) for bytes that cannot be what was
+    written.
+    """
+
+    def create(self, topic: str, partitions: int) -> None:
+        """Make the topic if there is none; an existing one keeps its partitions."""
+
+    def topics(self) -> Mapping[str, int]:
+        """Names of the topics of records and their partition counts (compacted ones are left
+        out).
+        """
+
+    def identity(self, topic: str) -> str:
+        """An id that a topic made anew under the same name does not share."""
+
+    def append(self, appends: Sequence[Append]) -> list[int]:
+        """Append each; the first offset given to each. Returns only once all of it is durable."""
+
+    def read(self, topic: str, partition: int, offset: int, max_bytes: int) -> list[Batch]:
+        """Messages at and after `offset`, about `max_bytes` of them; an empty list means "none
+        yet".
+
+        Never blocks for more to come. Raises `NotFound` when `offset` lies before the start offset
+        or past the end offset: nothing is ever skipped silently.
+        """
+
+    def start_offset(self, topic: str, partition: int) -> int:
+        """Offset of the oldest message kept (or the end offset, where none is)."""
+
+    def end_offset(self, topic: str, partition: int) -> int:
+        """Offset that the next message will get (exclusive end)."""
+
+    def offset_at(self, topic: str, partition: int, when: datetime) -> int:
+        """First offset appended at or after `when`; the end offset if there is none."""
+
+    def size(self, topic: str, partition: int) -> int:
+        """Bytes that the partition keeps."""
+
+    def trim(self, topic: str, partition: int, before: int) -> int:
+        """Delete messages before offset `before`, perhaps fewer (whole batches); the new start
+        offset.
+        """
+
+    def put(self, topic: str, key: str, value: str) -> None:
+        """Write to a *compacted* topic, which keeps the latest value of each key. Durable on
+        return.
+        """
+
+    def latest(self, topic: str) -> Mapping[str, str]:
+        """The latest value of each key of a compacted topic; empty if there is no such topic."""
+
+    def close(self) -> None:
+        """Let go of files and connections. Nothing else may be called afterwards."""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """One schema as the registry keeps it."""
+
+    id: int
+    subject: str
+    version: int
+    schema: Mapping[str, Any]
+
+
+class Registry(Protocol):
+    """Avro schemas by id and by subject, each new version BACKWARD-compatible with the one before.
+
+    Ids are never reused; the same schema under the same subject gets the same id. Any thread.
+    Raises `Unavailable` when it cannot be reached, `NotFound` for an unknown id or subject.
+    """
+
+    def register(self, subject: str, schema: Mapping[str, Any]) -> int:
+        """The schema's id, made if new. Raises `Refused`, naming the field, if it is
+        incompatible.
+        """
+
+    def check(self, subject: str, schema: Mapping[str, Any]) -> list[str]:
+        """Why the schema could not be the subject's next version, a sentence each; empty if it
+        could.
+        """
+
+    def schema(self, schema_id: int) -> Mapping[str, Any]:
+        """The schema (parsed JSON) with this id."""
+
+    def versions(self, subject: str) -> list[Registered]:
+        """All versions of the subject, oldest first."""
+
+    def subjects(self) -> list[str]:
+        """All subjects, sorted."""
+
+    def close(self) -> None:
+        """Let go of files and connections."""

@@ -1,0 +1,27 @@
+"""What a record is: the schemas, everything derived from them, columns to Avro and back. No I/O."""
+
+from k2.model.exchange import ASSET_CLASSES, Exchange, Topic
+from k2.model.schema import (
+    DICTIONARY_TYPE,
+    PRICE_TYPE,
+    TIMESTAMP_TYPE,
+    Schema,
+    kinds,
+    latest,
+    to_arrow,
+    versions,
+)
+
+__all__ = [
+    "ASSET_CLASSES",
+    "DICTIONARY_TYPE",
+    "PRICE_TYPE",
+    "TIMESTAMP_TYPE",
+    "Exchange",
+    "Schema",
+    "Topic",
+    "kinds",
+    "latest",
+    "to_arrow",
+    "versions",
+]

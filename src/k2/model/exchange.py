@@ -1,0 +1,96 @@
+"""Where things are traded: the facts of an exchange that shape stored data, and the names of
+topics.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from k2.errors import BadInput
+from k2.model.schema import kinds
+
+ASSET_CLASSES: Final = ("equities", "crypto", "futures", "options")
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """An exchange as it is declared: these facts are stored with the tables and do not change.
+
+    `exchange_date` of a record is the local date, in `zone`, of its timestamp + `day_roll`.
+    Raises `BadInput` for a name, class or zone that cannot be.
+    """
+
+    name: str
+    asset_class: str
+    zone: str
+    day_roll: timedelta = timedelta(0)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.name):
+            raise BadInput(
+                f"{self.name!r} cannot name an exchange",
+                expected="1 to 64 letters, digits, _ and -",
+            )
+        if self.asset_class not in ASSET_CLASSES:
+            raise BadInput(
+                f"{self.asset_class!r} is no asset class", expected=", ".join(ASSET_CLASSES)
+            )
+        try:
+            ZoneInfo(self.zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise BadInput(
+                f"{self.zone!r} is no time zone", expected="an IANA name, such as Australia/Sydney"
+            ) from error
+
+    def to_json(self) -> str:
+        """As it is stored: JSON with keys name, asset_class, zone, day_roll_seconds."""
+        return json.dumps(
+            {
+                "name": self.name,
+                "asset_class": self.asset_class,
+                "zone": self.zone,
+                "day_roll_seconds": int(self.day_roll.total_seconds()),
+            },
+            sort_keys=True,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "Exchange":
+        """What `to_json` wrote."""
+        found = json.loads(text)
+        return cls(
+            found["name"],
+            found["asset_class"],
+            found["zone"],
+            timedelta(seconds=found["day_roll_seconds"]),
+        )
+
+
+@dataclass(frozen=True)
+class Topic:
+    """The name of a topic of records: `market.{asset class}.{kind}.{exchange}`."""
+
+    asset_class: str
+    kind: str
+    exchange: str
+
+    def __str__(self) -> str:
+        return f"market.{self.asset_class}.{self.kind}.{self.exchange}"
+
+    @property
+    def subject(self) -> str:
+        """The registry's subject for its values."""
+        return f"{self}-value"
+
+    @classmethod
+    def parse(cls, name: str) -> "Topic | None":
+        """The parts of a topic's name; None for a topic that is none of K2's."""
+        parts = name.split(".")
+        if len(parts) != 4 or parts[0] != "market":
+            return None
+        topic = cls(*parts[1:])
+        known = topic.asset_class in ASSET_CLASSES and topic.kind in kinds() and topic.exchange
+        return topic if known else None
