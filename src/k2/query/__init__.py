@@ -1,1 +1,14 @@
-"""One view over history and tail, and every question that is asked of it."""
+"""One view over history and tail: records, bars, time travel, read-only SQL."""
+
+from k2.query.answer import Answer
+from k2.query.reader import Reader, open_reader
+from k2.query.selection import Condition, Selection, parse_conditions
+
+__all__ = [
+    "Answer",
+    "Condition",
+    "Reader",
+    "Selection",
+    "open_reader",
+    "parse_conditions",
+]

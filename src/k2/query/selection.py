@@ -1,0 +1,62 @@
+"""What is asked for: which records, between which times, under which conditions.
+
+Comes in: what a user typed or sent. Goes out: frozen values that the engine binds as parameters.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Final
+
+from k2.errors import BadInput
+
+OPERATORS: Final = ("=", "!=", "<", "<=", ">", ">=")
+"""The operators of a condition."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One comparison of a column with a literal; `value` is text, parsed by the column's type."""
+
+    column: str
+    operator: str
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Condition":
+        """The condition that `text` spells, such as `price>=36.1` or `side = BUY`.
+
+        Quote marks around the literal are taken off. Raises `BadInput` for anything else.
+        """
+        match = re.fullmatch(r"\s*([A-Za-z_]\w*)\s*(<=|>=|!=|<>|==|=|<|>)\s*(.*?)\s*", text, re.S)
+        if match is None or not match[3]:
+            raise BadInput(
+                f"{text!r} is no condition",
+                expected=f"column, operator ({' '.join(OPERATORS)}) and literal",
+                hint="for example: price>=36.1",
+            )
+        column, operator, value = match.groups()
+        if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
+            value = value[1:-1]
+        return cls(column, {"<>": "!=", "==": "="}.get(operator, operator), value)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which records are wanted. Everything left empty does not narrow.
+
+    `start` is inclusive, `end` exclusive: instants (with a zone), or dates, which mean midnight
+    in each exchange's own zone.
+    """
+
+    symbols: tuple[str, ...] = ()
+    exchanges: tuple[str, ...] = ()
+    start: datetime | date | None = None
+    end: datetime | date | None = None
+    where: tuple[Condition, ...] = ()
+
+
+def parse_conditions(texts: Sequence[str]) -> tuple[Condition, ...]:
+    """Each text as a condition. Raises `BadInput` for the first that is none."""
+    return tuple(Condition.parse(text) for text in texts)
