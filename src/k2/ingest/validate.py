@@ -1,0 +1,168 @@
+"""Whether a record can be true: types hold already, here are ranges and clock sanity.
+
+Comes in: decoded columns of one kind from one exchange. Goes out: for each row that fails, which
+column and why. Nothing here looks at a clock: a record is judged by its own ingestion_timestamp, so
+that the verdict is the same whenever it is given.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from k2.model import Exchange, micros
+
+SYMBOL_BYTES_MAX: Final = 128
+TIMESTAMP_MIN: Final = int(datetime(1900, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
+# Spreads and energy have traded below zero; shares and coins cannot.
+_BELOW_ZERO: Final = frozenset({"futures", "options"})
+
+
+@dataclass(frozen=True)
+class Failures:
+    """Rows that cannot be: `rows` ascending, and for each the column and the reason, in words."""
+
+    rows: npt.NDArray[np.int64]
+    columns: pa.Array
+    reasons: pa.Array
+
+
+@dataclass(frozen=True)
+class _Check:
+    column: str
+    bad: npt.NDArray[np.bool_]
+    reason: str
+
+
+def validate(kind: str, table: pa.Table, exchange: Exchange, skew: timedelta) -> Failures | None:
+    """Judge each row of `table`; None if all can be true.
+
+    `skew` is how far a timestamp may lie ahead of the record's ingestion_timestamp. A row with
+    several faults is named for the first.
+    """
+    verdict = np.zeros(table.num_rows, np.int16)
+    checks = list(_checks(kind, table, exchange, skew))
+    for number, check in enumerate(checks, 1):
+        if check.bad.any():
+            verdict[check.bad & (verdict == 0)] = number
+    rows = np.flatnonzero(verdict)
+    if not len(rows):
+        return None
+    codes = pa.array(verdict[rows] - 1, pa.int32())
+    columns = pa.array([c.column for c in checks]).take(codes)
+    reasons = pa.array([c.reason for c in checks]).take(codes)
+    found = _found(table.take(pa.array(rows)), columns)
+    return Failures(rows, columns, pc.binary_join_element_wise(columns, found, reasons, " "))
+
+
+def _found(failed: pa.Table, columns: pa.Array) -> pa.Array:
+    """The value of each row's failing column, as text, one take a column."""
+    out = pa.nulls(failed.num_rows, pa.string())
+    for name in pc.unique(columns).to_pylist():
+        mask = pc.equal(columns, name)
+        text = failed.column(name).combine_chunks()
+        if pa.types.is_dictionary(text.type):
+            text = text.dictionary_decode()
+        out = pc.if_else(mask, pc.fill_null(text.cast(pa.string()), ""), out)
+    return pc.utf8_slice_codeunits(out, 0, 80)
+
+
+def _checks(kind: str, table: pa.Table, exchange: Exchange, skew: timedelta) -> Iterator[_Check]:
+    if kind in ("rejects", "gaps"):
+        return
+    yield from _names(table, exchange)
+    if "timestamp" in table.column_names:
+        yield from _times(table, skew)
+    yield from _RANGES[kind](table, exchange)
+
+
+def _names(table: pa.Table, exchange: Exchange) -> Iterator[_Check]:
+    yield _by_value(
+        table, "symbol", lambda s: not s or not s.isprintable(), "is no symbol: nothing to print"
+    )
+    yield _by_value(
+        table,
+        "symbol",
+        lambda s: len(s.encode()) > SYMBOL_BYTES_MAX,
+        f"is no symbol: longer than {SYMBOL_BYTES_MAX} bytes",
+    )
+    yield _by_value(
+        table,
+        "exchange",
+        lambda e: e != exchange.name,
+        f"is not the exchange of this topic, {exchange.name}",
+    )
+
+
+def _times(table: pa.Table, skew: timedelta) -> Iterator[_Check]:
+    timestamp = micros(table["timestamp"])
+    ahead = int(skew / timedelta(microseconds=1))
+    yield _Check(
+        "timestamp",
+        timestamp > micros(table["ingestion_timestamp"]) + ahead,
+        f"lies more than {ahead // 1_000_000} s after its ingestion_timestamp: a clock is wrong",
+    )
+    yield _Check("timestamp", timestamp < TIMESTAMP_MIN, "lies before 1900")
+    if "timestamp_nanos" in table.column_names:
+        nanos = table["timestamp_nanos"].to_numpy()
+        yield _Check("timestamp_nanos", (nanos < 0) | (nanos > 999), "is not within 0 to 999")
+
+
+def _trade_ranges(table: pa.Table, exchange: Exchange) -> Iterator[_Check]:
+    if exchange.asset_class not in _BELOW_ZERO:
+        yield _at_most_zero(table, "price")
+    yield _at_most_zero(table, "quantity")
+
+
+def _quote_ranges(table: pa.Table, exchange: Exchange) -> Iterator[_Check]:
+    for side in ("bid", "ask"):
+        if exchange.asset_class not in _BELOW_ZERO:
+            yield _at_most_zero(table, f"{side}_price", " (an empty side has no price: null)")
+        yield _below_zero(table, f"{side}_quantity")
+
+
+def _instrument_ranges(table: pa.Table, exchange: Exchange) -> Iterator[_Check]:
+    yield _at_most_zero(table, "tick_size")
+
+
+def _dividend_ranges(table: pa.Table, exchange: Exchange) -> Iterator[_Check]:
+    yield _below_zero(table, "net_amount")
+    yield _below_zero(table, "gross_amount")
+
+
+def _split_ranges(table: pa.Table, exchange: Exchange) -> Iterator[_Check]:
+    yield _at_most_zero(table, "ratio")
+
+
+_RANGES: Final[dict[str, Callable[[pa.Table, Exchange], Iterator[_Check]]]] = {
+    "trades": _trade_ranges,
+    "quotes": _quote_ranges,
+    "instruments": _instrument_ranges,
+    "dividends": _dividend_ranges,
+    "splits": _split_ranges,
+}
+
+
+def _at_most_zero(table: pa.Table, column: str, more: str = "") -> _Check:
+    bad = pc.fill_null(pc.less_equal(table[column], pa.scalar(0, pa.int8())), False)
+    return _Check(column, bad.to_numpy(), f"is not above zero{more}")
+
+
+def _below_zero(table: pa.Table, column: str) -> _Check:
+    bad = pc.fill_null(pc.less(table[column], pa.scalar(0, pa.int8())), False)
+    return _Check(column, bad.to_numpy(), "is below zero")
+
+
+def _by_value(table: pa.Table, column: str, is_bad: Callable[[str], bool], reason: str) -> _Check:
+    """Judge the distinct values of a dictionary column, then look each row's verdict up."""
+    chunks = []
+    for chunk in table[column].chunks:
+        verdicts = np.array([is_bad(v) for v in chunk.dictionary.to_pylist()], np.bool_)
+        codes = chunk.indices.to_numpy(zero_copy_only=False)
+        chunks.append(verdicts[codes] if verdicts.any() else np.zeros(len(codes), np.bool_))
+    return _Check(column, np.concatenate(chunks) if chunks else np.zeros(0, np.bool_), reason)
