@@ -1,5 +1,6 @@
 """What a record is: the schemas, everything derived from them, columns to Avro and back. No I/O."""
 
+from k2.model.columns import exchange_dates, micros, start_of_day, utc_offsets
 from k2.model.exchange import ASSET_CLASSES, Exchange, Topic
 from k2.model.schema import (
     DICTIONARY_TYPE,
@@ -20,8 +21,12 @@ __all__ = [
     "Exchange",
     "Schema",
     "Topic",
+    "exchange_dates",
     "kinds",
     "latest",
+    "micros",
+    "start_of_day",
     "to_arrow",
+    "utc_offsets",
     "versions",
 ]
