@@ -1,1 +1,63 @@
 """The append-only, partitioned, replayable log, and the schema registry."""
+
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from k2.errors import BadInput
+from k2.log.port import NOT_WIRE_FORMAT, Append, Batch, Log, Registered, Registry
+
+__all__ = [
+    "NOT_WIRE_FORMAT",
+    "Append",
+    "Batch",
+    "Log",
+    "Registered",
+    "Registry",
+    "open_log",
+    "open_registry",
+]
+
+
+def open_log(url: str | Path) -> Log:
+    """Open the log at `url`, `SCHEME:REST`: the module of this room named SCHEME opens it.
+
+    A path alone is a SQLite file. Raises `BadInput` for an unknown scheme, `Unavailable` when the
+    log cannot be reached. The caller closes it.
+    """
+    adapter, rest = _find(url, "open_log", otherwise="sqlite")
+    log: Log = adapter.open_log(rest)
+    return log
+
+
+def open_registry(url: str | Path) -> Registry:
+    """Open the schema registry at `url`, `SCHEME:REST`; a path alone is the embedded one's file.
+
+    Raises as `open_log` does. The caller closes it.
+    """
+    adapter, rest = _find(url, "open_registry", otherwise="embedded")
+    registry: Registry = adapter.open_registry(rest)
+    return registry
+
+
+def _find(url: str | Path, opener: str, *, otherwise: str) -> tuple[ModuleType, str]:
+    scheme, colon, rest = str(url).partition(":")
+    if isinstance(url, Path) or not colon or "/" in scheme:
+        scheme, rest = otherwise, str(url)
+    if not rest:
+        raise BadInput(f"{str(url)!r} names no place", expected=f"such as {otherwise}:FILE")
+    try:
+        adapter = import_module(f"{__name__}.{scheme}") if scheme.isidentifier() else None
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{scheme}":
+            raise BadInput(
+                f"{scheme}: needs a package that is not installed", found=error.name
+            ) from error
+        adapter = None
+    if adapter is None or not hasattr(adapter, opener):
+        raise BadInput(
+            f"K2 has no {opener.removeprefix('open_')} called {scheme!r}",
+            place=str(url),
+            expected=f"such as {otherwise}:FILE",
+        )
+    return adapter, rest

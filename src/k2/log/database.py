@@ -1,0 +1,226 @@
+"""One SQLite file shared by threads and processes: connections, transactions, errors.
+
+A connection serves one thread at a time and goes back to a pool, so threads that end leak nothing.
+What a `writing` block did is on the disk when the block has ended, or not at all.
+"""
+
+import os
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from k2.errors import Broken, K2Error, Refused, Unavailable
+
+BUSY_TIMEOUT: Final = timedelta(seconds=10)
+
+_LAYOUT: Final = 1
+"""Number of the layout of the tables, kept in the file; another number is another K2's file."""
+
+_BROKEN: Final = {
+    sqlite3.SQLITE_CORRUPT: "the file is damaged",
+    sqlite3.SQLITE_NOTADB: "this is no file of K2's, or its first page is damaged",
+    sqlite3.SQLITE_FORMAT: "the file is damaged",
+}
+_AWAY: Final = {
+    sqlite3.SQLITE_BUSY: ("another process holds the file locked", "try again; if it stays so, "
+                          "look for a process that hangs"),
+    sqlite3.SQLITE_LOCKED: ("another thread holds the file locked", "try again"),
+    sqlite3.SQLITE_PROTOCOL: ("too many processes open the file at once", "try again"),
+    sqlite3.SQLITE_FULL: ("no space is left on the disk", "free some space; what was being "
+                          "written is not in, everything before it is"),
+    sqlite3.SQLITE_READONLY: ("the file cannot be written", "mend its permissions, or those of "
+                              "its folder"),
+    sqlite3.SQLITE_CANTOPEN: ("the file cannot be opened", "look at its folder: does it exist, "
+                              "may this user write there?"),
+    sqlite3.SQLITE_PERM: ("the file may not be opened", "mend its permissions"),
+    sqlite3.SQLITE_IOERR: ("the disk failed to read or write", "look at the disk"),
+    sqlite3.SQLITE_NOMEM: ("no memory is left", "try again with more memory free"),
+    sqlite3.SQLITE_NOLFS: ("the file system takes no files this large", "move the file"),
+    sqlite3.SQLITE_INTERRUPT: ("the operation was interrupted", "try again"),
+}  # fmt: skip
+
+
+def translate(error: sqlite3.Error, place: str) -> K2Error:
+    """The K2 error that stands for one of SQLite's: `Unavailable`, `Refused` or `Broken`."""
+    # Python's own complaints (a closed connection, a wrong number of parameters) have no code.
+    code = getattr(error, "sqlite_errorcode", None)
+    primary = None if code is None else code & 0xFF
+    # What the disk returned is not what was written to it: waiting does not help.
+    if primary in _BROKEN or code in (_IOERR_DATA, _IOERR_CORRUPTFS):
+        why = _BROKEN.get(primary or 0, "the disk returned damaged bytes")
+        hint = "stop what uses it, keep a copy, and restore the file from a backup"
+        return Broken(why, place=place, found=str(error), hint=hint)
+    if primary in _AWAY:
+        why, hint = _AWAY[primary]
+        return Unavailable(f"{why} ({error})", retry_after=1.0, place=place, hint=hint)
+    if primary == sqlite3.SQLITE_TOOBIG:
+        return Refused("this is too large for one row", place=place, found=str(error))
+    return Broken("SQLite refused what K2 asked of it", place=place, found=str(error))
+
+
+# Extended codes that Python names only from 3.11.? on: primary code 10 (IOERR), 32 and 33 above it.
+_IOERR_DATA: Final = 10 | 32 << 8
+_IOERR_CORRUPTFS: Final = 10 | 33 << 8
+
+
+class Database:
+    """An open file; `tables` are the statements that make it, `application` the id that marks it.
+
+    Raises `Unavailable` where the file cannot be opened, made or locked, `Broken` for a file that
+    is damaged or belongs to another program, `Refused` for one with another layout.
+    """
+
+    def __init__(
+        self, path: Path, *, application: int, tables: str, busy_timeout: timedelta = BUSY_TIMEOUT
+    ) -> None:
+        self.path = path
+        self._application = application
+        self._timeout = busy_timeout.total_seconds()
+        self._closed = False
+        self._begin_process()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            hint = "mend the folder above it"
+            raise Unavailable(str(error), place=str(path), hint=hint) from error
+        self._prepare(tables)
+
+    def _begin_process(self) -> None:
+        self._pid = os.getpid()
+        self._idle: deque[sqlite3.Connection] = deque()
+        # Threads queue here: SQLite's own way of waiting for a lock is to sleep and look again.
+        self._turn = threading.Lock()
+
+    def _prepare(self, tables: str) -> None:
+        with self._connection(str(self.path)) as connection:
+            self._enter_wal(connection)
+            (layout,) = connection.execute("PRAGMA user_version").fetchone()
+        if layout == 0:
+            with self.writing() as connection:
+                # Another process may have made them since.
+                if connection.execute("PRAGMA user_version").fetchone() == (0,):
+                    for statement in filter(str.strip, tables.split(";")):
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA application_id = {self._application}")
+                    connection.execute(f"PRAGMA user_version = {_LAYOUT}")
+        with self.reading() as connection:
+            (layout,) = connection.execute("PRAGMA user_version").fetchone()
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+        if application != self._application:
+            raise Broken("this is another program's file", place=str(self.path))
+        if layout != _LAYOUT:
+            raise Refused(
+                "another version of K2 made this file",
+                place=str(self.path),
+                found=f"layout {layout}",
+                expected=f"layout {_LAYOUT}",
+                hint="use that version, or load the data anew",
+            )
+
+    def _enter_wal(self, connection: sqlite3.Connection) -> None:
+        # SQLite does not wait for the lock that this needs, however long the timeout: seen when
+        # many processes open a new file at the same moment.
+        patience = time.monotonic() + self._timeout
+        while True:
+            try:
+                (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+                if time.monotonic() > patience:
+                    raise
+                time.sleep(0.005)
+            else:
+                if mode != "wal":
+                    hint = "keep it on a local disk"
+                    message = f"this file system cannot share the file (journal mode {mode})"
+                    raise Unavailable(message, place=str(self.path), hint=hint)
+                return
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path,
+            timeout=self._timeout,
+            isolation_level=None,  # transactions begin where this file says so
+            check_same_thread=False,  # the pool hands a connection to one thread at a time
+        )
+        # FULL: each commit is synced. Without it WAL keeps consistent, but loses the last commits.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+        connection.execute("PRAGMA cell_size_check = ON")
+        return connection
+
+    @contextmanager
+    def _connection(self, place: str) -> Iterator[sqlite3.Connection]:
+        if self._pid != os.getpid():
+            # SQLite forbids to carry a connection across a fork, and closing it here would undo
+            # locks of the parent: leave the parent's alone, alive and untouched.
+            self._parents = self._idle
+            self._begin_process()
+        if self._closed:
+            raise Refused("it is closed", place=str(self.path))
+        connection = None
+        try:
+            connection = self._idle.pop() if self._idle else self._open()
+            yield connection
+        except sqlite3.Error as error:
+            if connection is not None:
+                connection.close()
+                connection = None
+            raise translate(error, place) from error
+        finally:
+            if connection is not None:
+                self._idle.append(connection)
+                if self._closed:
+                    self._close_idle()
+
+    @contextmanager
+    def reading(self, place: str | None = None) -> Iterator[sqlite3.Connection]:
+        """A connection that sees one state of the file until the block ends."""
+        with self._connection(place or str(self.path)) as connection:
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                _roll_back(connection)
+
+    @contextmanager
+    def writing(self, place: str | None = None) -> Iterator[sqlite3.Connection]:
+        """A connection that alone may write; durable once the block has ended without an error."""
+        place = place or str(self.path)
+        with self._connection(place) as connection:
+            if not self._turn.acquire(timeout=self._timeout):
+                hint = "try again"
+                raise Unavailable("another thread is writing", place=place, hint=hint)
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                connection.execute("COMMIT")
+            finally:
+                _roll_back(connection)
+                self._turn.release()
+
+    def close(self) -> None:
+        """Close every connection; those in use close when their block ends."""
+        self._closed = True
+        if self._pid == os.getpid():
+            self._close_idle()
+
+    def _close_idle(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().close()
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    # Nothing is open after a commit, nor after the errors for which SQLite rolls back by itself.
+    with suppress(sqlite3.Error):
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
