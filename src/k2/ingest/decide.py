@@ -1,0 +1,301 @@
+"""What becomes of each message: the one decision that writer and tail share.
+
+Comes in: messages of one topic, in log order. Goes out: rows (new records), rejected (kept whole, with
+the reason) and duplicates (with the row that each repeats). Every message has exactly one of these
+fates, and none depends on a clock, on batch borders or on who decides.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from k2.errors import NotFound, Refused
+from k2.ingest.known import LINEAGE, Known
+from k2.ingest.validate import validate
+from k2.lake import definition
+from k2.log import NOT_WIRE_FORMAT, Batch, Registry
+from k2.model import Exchange, Topic, decode, exchange_dates, latest, micros
+
+TABLES: Final[Mapping[str, str]] = {"rejects": "rejected"}
+"""Table of a kind of record, where it is not called like the kind."""
+
+
+def table_of(kind: str) -> str:
+    """Name of the table that records of this kind are rows of."""
+    return TABLES.get(kind, kind)
+
+
+@dataclass(frozen=True)
+class Decided:
+    """The fates of a run of messages of one topic.
+
+    `rows` has the table's columns but commit_sequence; `rejected` and `duplicates` those of the
+    ledgers. `next_offset` is, by partition, where deciding goes on (exclusive end).
+    """
+
+    topic: str
+    rows: pa.Table
+    rejected: pa.Table
+    duplicates: pa.Table
+    next_offset: Mapping[int, int]
+
+    @property
+    def messages(self) -> int:
+        """How many messages these are the fates of."""
+        return self.rows.num_rows + self.rejected.num_rows + self.duplicates.num_rows
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that the columns take."""
+        return int(self.rows.nbytes + self.rejected.nbytes + self.duplicates.nbytes)
+
+
+class Decider:
+    """Decides the messages of one topic, against what is `known`. One thread at a time."""
+
+    def __init__(
+        self,
+        topic: Topic,
+        log_id: str,
+        exchange: Exchange,
+        registry: Registry,
+        known: Known,
+        skew: timedelta,
+    ) -> None:
+        self._topic = topic
+        self._log_id = log_id
+        self._exchange = exchange
+        self._registry = registry
+        self._known = known
+        self._skew = skew
+        self._reader = latest(topic.kind)
+        self._writers: dict[int, Mapping[str, Any] | str] = {}
+
+    def decide(self, batches: Sequence[Batch]) -> Decided:
+        """Decide the messages of `batches` (this topic's, partitions in any order).
+
+        New rows are remembered as known. Raises `Refused` for a message of a schema newer than
+        K2 itself, `Unavailable` while the registry is away: nothing is decided then.
+        """
+        messages = _Messages.of(batches)
+        rows, rejected = self._decode(messages)
+        rows, failed = self._validate(rows, messages)
+        rejected = [*rejected, *failed]
+        duplicates = definition("duplicates").arrow.empty_table()
+        if rows.num_rows:
+            found = self._known.find(self._exchange.name, rows)
+            if found is not None:
+                duplicates = self._duplicates(rows.take(pa.array(found.rows)), found.originals)
+                keep = np.ones(rows.num_rows, np.bool_)
+                keep[found.rows] = False
+                rows = rows.filter(pa.array(keep))
+        self._known.remember(rows)
+        return Decided(
+            str(self._topic),
+            self._to_table(rows),
+            pa.concat_tables(rejected) if rejected else definition("rejected").arrow.empty_table(),
+            duplicates,
+            {batch.partition: batch.next_offset for batch in batches},
+        )
+
+    def _decode(self, messages: "_Messages") -> tuple[pa.Table, list[pa.Table]]:
+        """Rows with lineage in message order, and what could not be decoded."""
+        tables, places, rejected = [], [], []
+        for schema_id in np.unique(messages.schema_ids).tolist():
+            mine = np.flatnonzero(messages.schema_ids == schema_id)
+            writer = self._writer(schema_id)
+            if isinstance(writer, str):
+                rejected.append(self._rejected(messages, mine, writer))
+                continue
+            decoded = decode(messages.take(mine).values, writer, self._reader)
+            tables.append(decoded.table)
+            places.append(mine[decoded.kept])
+            if decoded.errors:
+                bad = mine[[index for index, _ in decoded.errors]]
+                reasons = pa.array([why for _, why in decoded.errors], pa.string())
+                rejected.append(self._rejected(messages, bad, reasons))
+        if not tables:
+            return self._with_lineage(
+                self._reader.arrow.empty_table(), messages, _NO_ROWS
+            ), rejected
+        place = np.concatenate(places)
+        table = pa.concat_tables(tables)
+        if len(tables) > 1:
+            order = np.argsort(place, kind="stable")
+            table, place = table.take(pa.array(order)), place[order]
+        return self._with_lineage(table, messages, place), rejected
+
+    def _writer(self, schema_id: int) -> Mapping[str, Any] | str:
+        """The schema of messages with this id, or why they are none of this kind."""
+        if schema_id not in self._writers:
+            self._writers[schema_id] = self._look_up(schema_id)
+        return self._writers[schema_id]
+
+    def _look_up(self, schema_id: int) -> Mapping[str, Any] | str:
+        if schema_id == NOT_WIRE_FORMAT:
+            return "no Confluent wire format: a zero byte and a 4-byte schema id were expected"
+        try:
+            writer = self._registry.schema(schema_id)
+        except NotFound:
+            return f"schema id {schema_id} is not known to the registry"
+        given = {field["name"] for field in writer.get("fields", ())}
+        needed = {f["name"] for f in self._reader.avro["fields"]} - self._reader.defaults.keys()
+        if missing := sorted(needed - given):
+            return f"schema {schema_id} describes no {self._topic.kind}: it has no {missing[0]}"
+        if unknown := sorted(given - set(self._reader.arrow.names)):
+            raise Refused(
+                f"schema {schema_id} has the field {unknown[0]!r}, which this version of K2 "
+                "does not know",
+                place=str(self._topic),
+                hint="upgrade K2 here; the records wait in the log and nothing is dropped",
+            )
+        return writer
+
+    def _validate(self, rows: pa.Table, messages: "_Messages") -> tuple[pa.Table, list[pa.Table]]:
+        failures = validate(self._topic.kind, rows, self._exchange, self._skew)
+        if failures is None:
+            return rows, []
+        failed = rows.take(pa.array(failures.rows))
+        keep = np.ones(rows.num_rows, np.bool_)
+        keep[failures.rows] = False
+        place = messages.places_of(failed)
+        more = {
+            name: failed[name]
+            for name in ("symbol", "source", "ingestion_timestamp")
+            if name in failed.column_names
+        }
+        more["column"] = failures.columns
+        return rows.filter(pa.array(keep)), [
+            self._rejected(messages, place, failures.reasons, more)
+        ]
+
+    def _with_lineage(
+        self, table: pa.Table, messages: "_Messages", place: npt.NDArray[np.int64]
+    ) -> pa.Table:
+        n = table.num_rows
+        columns = {
+            "log_topic": _constant(str(self._topic), n),
+            "log_id": _constant(self._log_id, n),
+            "log_partition": pa.array(messages.partitions[place]),
+            "log_offset": pa.array(messages.offsets[place]),
+        }
+        for name, column in columns.items():
+            table = table.append_column(name, column)
+        return table
+
+    def _rejected(
+        self,
+        messages: "_Messages",
+        place: npt.NDArray[np.int64],
+        reasons: pa.Array | str,
+        more: Mapping[str, pa.ChunkedArray] | None = None,
+    ) -> pa.Table:
+        n = len(place)
+        known: dict[str, Any] = {
+            "kind": pa.repeat(self._topic.kind, n),
+            "exchange": pa.repeat(self._exchange.name, n),
+            "reason": pa.repeat(reasons, n) if isinstance(reasons, str) else reasons,
+            "schema_id": pa.array(messages.schema_ids[place]),
+            "raw": messages.values.take(pa.array(place)),
+            **(more or {}),
+        }
+        table = self._with_lineage(pa.table(known), messages, place)
+        return _fill(table, definition("rejected").arrow)
+
+    def _duplicates(self, rows: pa.Table, originals: pa.Table) -> pa.Table:
+        known: dict[str, Any] = {
+            "kind": pa.repeat(self._topic.kind, rows.num_rows),
+            "exchange": pa.repeat(self._exchange.name, rows.num_rows),
+            "identity": originals["identity"],
+        }
+        symbol = rows["symbol"] if "symbol" in rows.column_names else pa.repeat("", rows.num_rows)
+        known["symbol"] = symbol
+        for name in LINEAGE:
+            known["of_" + name.removeprefix("log_") if name != "log_id" else "of_log_id"] = (
+                originals[name]
+            )
+            known[name] = rows[name]
+        return _fill(pa.table(known), definition("duplicates").arrow)
+
+    def _to_table(self, rows: pa.Table) -> pa.Table:
+        """The columns of the table that these records are rows of."""
+        if table_of(self._topic.kind) != self._topic.kind:
+            return _fill(rows, definition(table_of(self._topic.kind)).arrow)
+        if self._topic.kind == "gaps":
+            return _fill(rows, definition("gaps").arrow)
+        time = "timestamp" if "timestamp" in rows.column_names else "ingestion_timestamp"
+        days = exchange_dates(micros(rows[time]), self._exchange)
+        return rows.append_column("exchange_date", pa.array(days).view(pa.date32()))
+
+
+@dataclass(frozen=True)
+class _Messages:
+    """Messages of one topic as columns."""
+
+    partitions: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+    schema_ids: npt.NDArray[np.int32]
+    values: pa.BinaryArray
+
+    @classmethod
+    def of(cls, batches: Sequence[Batch]) -> "_Messages":
+        partitions = [np.full(len(b.offsets), b.partition, np.int32) for b in batches]
+        values = [b.values for b in batches]
+        return cls(
+            np.concatenate(partitions) if partitions else np.zeros(0, np.int32),
+            np.concatenate([b.offsets for b in batches]) if batches else _NO_ROWS,
+            np.concatenate([b.schema_ids for b in batches]) if batches else np.zeros(0, np.int32),
+            values[0]
+            if len(values) == 1
+            else pa.concat_arrays(values or [pa.array([], pa.binary())]),
+        )
+
+    def take(self, place: npt.NDArray[np.int64]) -> "_Messages":
+        if len(place) == len(self.offsets):
+            return self
+        return _Messages(
+            self.partitions[place],
+            self.offsets[place],
+            self.schema_ids[place],
+            self.values.take(pa.array(place)),
+        )
+
+    def places_of(self, rows: pa.Table) -> npt.NDArray[np.int64]:
+        """Where the messages of these rows (with lineage) stand."""
+        partition, offset = rows["log_partition"].to_numpy(), rows["log_offset"].to_numpy()
+        out = np.zeros(rows.num_rows, np.int64)
+        for number in np.unique(partition):
+            mine = np.flatnonzero(self.partitions == number)
+            chosen = partition == number
+            # Offsets ascend within a partition, so a search finds each.
+            out[chosen] = mine[np.searchsorted(self.offsets[mine], offset[chosen])]
+        return out
+
+
+_NO_ROWS: Final = np.zeros(0, np.int64)
+
+
+def _constant(value: str, n: int) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([value]))
+
+
+def _fill(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The columns of `schema`, cast; null where `table` has none."""
+    columns = []
+    for field in schema:
+        if field.name not in table.column_names:
+            columns.append(pa.nulls(table.num_rows, field.type))
+            continue
+        column = table[field.name]
+        if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(field.type):
+            column = column.cast(column.type.value_type)
+        if pa.types.is_dictionary(field.type) and not pa.types.is_dictionary(column.type):
+            column = pc.dictionary_encode(column)
+        columns.append(column.cast(field.type))
+    return pa.table(columns, schema=schema)

@@ -1,0 +1,123 @@
+"""The tail: what is in the log and not yet in a snapshot, decided as the writer will decide it.
+
+Comes in: log and tables. Goes out: a snapshot together with every new row past its offsets, so that
+history and tail are one, with nothing missing or doubled at the seam.
+"""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+import pyarrow as pa
+
+from k2.errors import Conflict, Unavailable
+from k2.ingest.decide import Decided, table_of
+from k2.ingest.follow import Follower
+from k2.ingest.known import past
+from k2.lake import Lake, Snapshot
+from k2.log import Log, Registry
+
+_READ_BYTES: Final = 8 << 20
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """One state of one kind: a snapshot, and the rows past its offsets up to `offsets` (exclusive).
+
+    `rows` has the table's columns but commit_sequence, in log order of each partition.
+    """
+
+    snapshot: Snapshot
+    rows: pa.Table
+    offsets: Mapping[str, Mapping[int, int]]
+
+
+class Tail:
+    """Follows the log for readers. Any thread may pin; what is decided once is kept in memory.
+
+    Raises `Unavailable` once more than `limit` rows wait to be committed: the writer is down or
+    far behind, and an answer without them would be wrong.
+    """
+
+    def __init__(
+        self, log: Log, registry: Registry, lake: Lake, skew: timedelta, limit: int
+    ) -> None:
+        self._log = log
+        self._registry = registry
+        self._lake = lake
+        self._skew = skew
+        self._limit = limit
+        self._kinds: dict[str, _KindTail] = {}
+        self._lock = threading.Lock()
+
+    def pin(self, kind: str) -> Pinned:
+        """The newest state: whatever was appended before the call is in it."""
+        with self._lock:
+            if kind not in self._kinds:
+                self._kinds[kind] = _KindTail(kind, self)
+        return self._kinds[kind].pin()
+
+
+class _KindTail:
+    """The tail of one kind."""
+
+    def __init__(self, kind: str, tail: Tail) -> None:
+        self._tail = tail
+        self._table = tail._lake.table(table_of(kind))
+        self._kind = kind
+        self._lock = threading.Lock()
+        self._runs: list[Decided] = []
+        self._follower = self._begin(self._table.snapshot())
+        self._joined: pa.Table | None = None
+
+    def _begin(self, snapshot: Snapshot) -> Follower:
+        self._runs = []
+        tail = self._tail
+        return Follower(self._kind, tail._log, tail._registry, snapshot, tail._skew)
+
+    def pin(self) -> Pinned:
+        with self._lock:
+            snapshot = self._table.snapshot()
+            if snapshot.sequence != self._follower.snapshot.sequence:
+                self._advance(snapshot)
+            while runs := self._follower.poll(_READ_BYTES):
+                self._runs += runs
+                self._joined = None
+                if sum(run.rows.num_rows for run in self._runs) > self._tail._limit:
+                    raise Unavailable(
+                        f"more than {self._tail._limit} {self._kind} wait to be committed: the "
+                        "writer is down or far behind",
+                        retry_after=5,
+                        hint="start it with `k2 ingest`; `k2 doctor` says what is up",
+                    )
+            if self._joined is None:
+                self._joined = self._join(snapshot)
+            offsets = {t: dict(p) for t, p in self._follower.next_offset.items()}
+            return Pinned(snapshot, self._joined, offsets)
+
+    def _advance(self, snapshot: Snapshot) -> None:
+        if snapshot.sequence < self._follower.snapshot.sequence:
+            raise Conflict("the table went back to an earlier state", place=self._kind)
+        if _overtaken(self._follower, snapshot):
+            self._follower = self._begin(snapshot)
+        else:
+            self._follower.advance(snapshot)
+            kept = (replace(run, rows=past(run.rows, snapshot)) for run in self._runs)
+            self._runs = [run for run in kept if run.rows.num_rows]
+        self._joined = None
+
+    def _join(self, snapshot: Snapshot) -> pa.Table:
+        if not self._runs:
+            return self._table.arrow.empty_table().drop_columns(["commit_sequence"])
+        return pa.concat_tables([run.rows for run in self._runs])
+
+
+def _overtaken(follower: Follower, snapshot: Snapshot) -> bool:
+    """Whether the snapshot has committed past what was decided here: then decide anew from it."""
+    return any(
+        offset > follower.next_offset.get(topic, {}).get(partition, 0)
+        for topic, offsets in snapshot.offsets.items()
+        for partition, offset in offsets.next_offset.items()
+    )
