@@ -6,16 +6,23 @@ from types import ModuleType
 
 from k2.errors import BadInput
 from k2.log.port import NOT_WIRE_FORMAT, Append, Batch, Log, Registered, Registry
+from k2.log.producer import EXCHANGES_TOPIC, Producer, Sent
+from k2.log.retention import Trimmed, retain
 
 __all__ = [
+    "EXCHANGES_TOPIC",
     "NOT_WIRE_FORMAT",
     "Append",
     "Batch",
     "Log",
+    "Producer",
     "Registered",
     "Registry",
+    "Sent",
+    "Trimmed",
     "open_log",
     "open_registry",
+    "retain",
 ]
 
 

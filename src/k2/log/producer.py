@@ -1,0 +1,157 @@
+"""Tables of records into the log: schema registered, exchange declared, rows to their partitions.
+
+One symbol's records stay in order: all go to the partition that Kafka would choose.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from k2 import model
+from k2.errors import Refused
+from k2.log.port import Append, Log, Registry
+from k2.log.wire import partition_of
+from k2.model import Exchange, Schema, Topic, latest
+
+EXCHANGES_TOPIC: Final = "k2.exchanges"
+"""Compacted topic of the declared exchanges: name to `Exchange.to_json()`."""
+
+_KEY: Final = "symbol"
+
+
+@dataclass(frozen=True)
+class Sent:
+    """Where records went: `count` of them from `first_offset` on, without a hole."""
+
+    topic: str
+    partition: int
+    first_offset: int
+    count: int
+
+
+@dataclass(frozen=True)
+class _Target:
+    topic: str
+    partitions: int
+    schema: Schema
+    schema_id: int
+
+
+class Producer:
+    """Appends tables of records to `log`; new topics get `partitions` partitions.
+
+    Neither log nor registry is closed by it. Any thread may send; two that send the same symbol at
+    once have no order between them.
+    """
+
+    def __init__(self, log: Log, registry: Registry, partitions: int) -> None:
+        self._log = log
+        self._registry = registry
+        self._partitions = partitions
+        self._declared: set[Exchange] = set()
+        self._targets: dict[Topic, _Target] = {}
+
+    def send(self, exchange: Exchange, kind: str, table: pa.Table) -> list[Sent]:
+        """Append the rows, all or none, and return where they are once they are durable.
+
+        `table` has the columns of the kind's latest schema. Raises `Refused` if the exchange was
+        declared with other facts, or if the registry holds a schema that this one may not follow.
+        """
+        self.declare(exchange)
+        if table.num_rows == 0:
+            return []
+        target = self._target(Topic(exchange.asset_class, kind, exchange.name))
+        values = model.encode(table, target.schema)
+        keys = _keys(table)
+        if keys is None:
+            appends = [Append(target.topic, 0, target.schema_id, values)]
+        else:
+            appends = _split(target, values, keys)
+        firsts = self._log.append(appends)
+        return [
+            Sent(each.topic, each.partition, first, len(each.values))
+            for each, first in zip(appends, firsts, strict=True)
+        ]
+
+    def declare(self, exchange: Exchange) -> None:
+        """Make the exchange known to whoever reads the log.
+
+        Raises `Refused` if it is declared already with another class, zone or day roll: these
+        shape what is stored.
+        """
+        if exchange in self._declared:
+            return
+        wanted = exchange.to_json()
+        found = self._log.latest(EXCHANGES_TOPIC).get(exchange.name)
+        if found is None:
+            self._log.put(EXCHANGES_TOPIC, exchange.name, wanted)
+            # Somebody may have declared it at the same moment: who came last stands.
+            found = self._log.latest(EXCHANGES_TOPIC)[exchange.name]
+        if Exchange.from_json(found) != exchange:
+            raise Refused(
+                f"the exchange {exchange.name} is declared with other facts, which do not change",
+                place=f"topic {EXCHANGES_TOPIC}",
+                found=wanted,
+                expected=found,
+                hint="use the facts that are declared, or give this exchange another name",
+            )
+        self._declared.add(exchange)
+
+    def _target(self, topic: Topic) -> _Target:
+        if (known := self._targets.get(topic)) is not None:
+            return known
+        schema = latest(topic.kind)
+        schema_id = self._registry.register(topic.subject, schema.avro)
+        self._log.create(str(topic), self._partitions)
+        # A topic that was there keeps its own number of partitions.
+        partitions = self._log.topics()[str(topic)]
+        made = self._targets[topic] = _Target(str(topic), partitions, schema, schema_id)
+        return made
+
+
+def _keys(table: pa.Table) -> pa.DictionaryArray | None:
+    if _KEY not in table.column_names:
+        return None
+    keys = table[_KEY]
+    if not pa.types.is_dictionary(keys.type):
+        keys = pc.dictionary_encode(keys)
+    return keys.unify_dictionaries().combine_chunks() if keys.num_chunks != 1 else keys.chunk(0)
+
+
+def _split(target: _Target, values: pa.BinaryArray, keys: pa.DictionaryArray) -> list[Append]:
+    """One append for each partition that gets rows, in the order of partitions."""
+    partitions = _partitions(keys, target.partitions)
+    first = int(partitions[0])
+    if (partitions == first).all():
+        return [Append(target.topic, first, target.schema_id, values, keys)]
+    # Stable: rows of one partition keep their order.
+    order = pa.array(np.argsort(partitions, kind="stable"))
+    values, keys = values.take(order), keys.take(order)
+    counts = np.bincount(partitions, minlength=target.partitions)
+    ends = np.cumsum(counts)
+    return [
+        Append(
+            target.topic,
+            int(number),
+            target.schema_id,
+            values.slice(ends[number] - counts[number], counts[number]),
+            keys.slice(ends[number] - counts[number], counts[number]),
+        )
+        for number in np.flatnonzero(counts)
+    ]
+
+
+def _partitions(keys: pa.DictionaryArray, partitions: int) -> npt.NDArray[Any]:
+    """The partition of each row; hashes each symbol once, and only those that occur."""
+    codes = keys.indices.to_numpy(zero_copy_only=False)
+    used = np.unique(codes)
+    # As narrow as can be: numpy sorts 8 and 16 bits by radix.
+    by_code = np.zeros(len(keys.dictionary), np.min_scalar_type(partitions))
+    by_code[used] = [
+        partition_of(symbol, partitions) for symbol in keys.dictionary.take(used).to_pylist()
+    ]
+    return by_code[codes]
