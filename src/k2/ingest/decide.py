@@ -1,8 +1,8 @@
 """What becomes of each message: the one decision that writer and tail share.
 
-Comes in: messages of one topic, in log order. Goes out: rows (new records), rejected (kept whole, with
-the reason) and duplicates (with the row that each repeats). Every message has exactly one of these
-fates, and none depends on a clock, on batch borders or on who decides.
+Comes in: messages of one topic, in log order. Goes out: rows (new records), rejected (kept whole,
+with the reason) and duplicates (with the row that each repeats). Every message has exactly one of
+these fates, and none depends on a clock, on batch borders or on who decides.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """One kind of record, followed through the log: read what has come, decide it.
 
-Comes in: a snapshot, whose offsets say where to begin. Goes out: `Decided` runs, in log order of each
-partition. Writer and tail both follow, so that an answer now equals the answer after the commit.
+Comes in: a snapshot, whose offsets say where to begin. Goes out: `Decided` runs, in log order of
+each partition. Writer and tail both follow, so that an answer now equals the one after the commit.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,9 @@ EXCHANGES_TOPIC: Final = "k2.exchanges"
 
 
 class Follower:
-    """Reads and decides the messages of one kind, from a snapshot's offsets on. One thread at a time.
+    """Reads and decides the messages of one kind, from a snapshot's offsets on.
+
+    One thread at a time.
 
     `waiting` names the topics that cannot go on now, with the error that says why: an exchange
     that nobody declared, a schema that this K2 is too old for, a registry that is away.

@@ -1,13 +1,14 @@
 """Which records are known already: identity, and the proof that a record is new or a duplicate.
 
 A record with an id is (exchange, id_space, symbol, id); one without is its whole content and its
-ordinal among equal records (`occurrence`); one with neither, as in version 1, has no identity and is
-never a duplicate. High-water marks prove most records new from memory; whatever they cannot prove is
-settled by one exact look at the rows in the table that could match, however old these are.
+ordinal among equal records (`occurrence`); one with neither, as in version 1, has no identity and
+is never a duplicate. High-water marks prove most records new from memory; whatever they cannot
+prove is settled by one exact look at the rows in the table that could match, however old.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 import numpy as np
@@ -23,6 +24,7 @@ LINEAGE: Final = ("log_topic", "log_id", "log_partition", "log_offset")
 _ID_COLUMN: Final = {"trades": "trade_id", "quotes": "source_sequence"}
 _NUMBER: Final = r"^(0|[1-9][0-9]{0,17})$"
 _NONE: Final = np.iinfo(np.int64).min
+_MOST: Final = np.iinfo(np.int64).max
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -30,7 +32,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Rows that are known: `rows` ascending; `originals` has a row for each: LINEAGE and identity."""
+    """Rows that are known: `rows`, ascending; `originals` has LINEAGE and identity of each."""
 
     rows: Ints
     originals: pa.Table
@@ -119,9 +121,8 @@ class Known:
         if new[0][0] == "content":
             for name in new:
                 mine = self.snapshot.files.select(symbols=[name[2]])
-                self._marks[name] = max(
-                    (_upper_micros(f.max_timestamp) for f in mine), default=_NONE
-                )
+                latest_of = (_MOST if f.max_timestamp is None else f.max_timestamp for f in mine)
+                self._marks[name] = max(latest_of, default=_NONE)
             return
         assert self._id_column is not None
         columns = ["symbol", "id_space", self._id_column]
@@ -184,7 +185,7 @@ class Known:
             low, high = (pa.scalar(int(n), pa.timestamp("us", tz="UTC")) for n in _range(numbers))
             field = pc.field("timestamp")
             files = self.snapshot.files.select(
-                symbols=symbols, times=(low.as_py(), _after(high.as_py()))
+                symbols=symbols, times=(low.as_py(), high.as_py() + timedelta(microseconds=1))
             )
             condition &= (field >= low) & (field <= high)
         elif way == "content":
@@ -201,8 +202,7 @@ class Known:
         wide = [*columns, *LINEAGE]
         schema = pa.unify_schemas([self._schema.arrow, _LINEAGE_SCHEMA])
         found = [_scan([f.path for f in files], schema, wide, condition)] if files else []
-        for table in self._pending:
-            found.append(_plain(table.select(wide)).filter(condition))
+        found += [_plain(table.select(wide)).filter(condition) for table in self._pending]
         if not found:
             return _plain(rows.select(wide).slice(0, 0))
         return pa.concat_tables(found, promote_options="permissive")
