@@ -1,0 +1,321 @@
+"""What a request may ask for: the parameters, checked and turned into the query room's words."""
+
+import json
+import re
+from collections.abc import Callable
+from datetime import date, datetime
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from fastapi import Request
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
+
+from k2.api.edge import too_large
+from k2.api.errors import invalid
+from k2.errors import BadInput
+from k2.query import Condition, Selection
+from k2.query.times import parse_when
+
+M = TypeVar("M", bound="Asked")
+
+_DAY: Final = r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
+INTERVAL: Final = r"^[1-9][0-9]{0,3}[smhd]$"
+_CLOCK: Final = r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?"
+
+
+def _flag(value: object) -> object:
+    if value in ("true", "false"):
+        return value == "true"
+    if isinstance(value, bool):
+        return value
+    raise ValueError("must be true or false")
+
+
+def _exact(value: object) -> object:
+    """A decimal from its digits; a JSON number comes as the digits that were sent."""
+    if isinstance(value, Decimal):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Decimal(value)
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,10}(\.[0-9]{1,30})?", value):
+        return Decimal(value)
+    raise ValueError("must be a decimal number of up to 10 digits before the mark")
+
+
+Symbol = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=256,
+        pattern=r"^[^\x00-\x1f\x7f]+$",
+        description="A symbol in its exchange's spelling",
+        examples=["BTCUSDT"],
+    ),
+]
+ExchangeName = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Name of an exchange", examples=["asx"]),
+]
+When = Annotated[
+    str,
+    Field(
+        max_length=64,
+        description="ISO 8601 with a zone, a date (midnight in the exchange's own zone), "
+        "or a distance to now such as -15m",
+        examples=["2014-03-11T00:00:00Z", "2014-03-11", "-15m"],
+    ),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": rf"^({_DAY}(T{_CLOCK}(Z|[+-]{_CLOCK[:25]}))?|-[1-9][0-9]{{0,5}}[smhd])$",
+        }
+    ),
+]
+AsOf = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=128,
+        description="The data as K2 held it then: a time with a zone, a tag, or a snapshot id",
+        examples=["2026-11-20T17:00:00Z"],
+    ),
+]
+Flag = Annotated[bool, BeforeValidator(_flag), WithJsonSchema({"type": "boolean"})]
+Exact = Annotated[
+    Decimal,
+    BeforeValidator(_exact),
+    Field(ge=0, lt=10**10),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^[0-9]{1,10}(\.[0-9]{1,30})?$"},
+                {"type": "number", "minimum": 0, "maximum": 9_999_999_999},
+            ]
+        }
+    ),
+]
+FormatName = Literal["json", "ndjson", "csv", "arrow", "parquet"]
+After = Annotated[
+    str,
+    Field(max_length=4096, description="`next` of the page before: same state, next rows"),
+]
+
+
+class Asked(BaseModel):
+    """Parameters of one endpoint; a name that is not among them is refused, not ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FormatAsked(Asked):
+    """The one parameter that every table's endpoint takes."""
+
+    format: FormatName | None = Field(None, description="Wins over the `Accept` header")
+
+
+class RecordsAsked(FormatAsked):
+    """Parameters of GET /v1/trades and /v1/quotes."""
+
+    symbol: Symbol | None = None
+    exchange: ExchangeName | None = None
+    start_time: When | None = Field(None, description="Inclusive")
+    end_time: When | None = Field(None, description="Exclusive")
+    limit: int = Field(100, ge=1, le=10_000, description="Rows of a page")
+    last: int | None = Field(
+        None, ge=1, le=10_000, description="The newest so many instead of pages from the oldest"
+    )
+    after: After | None = None
+    as_of: AsOf | None = None
+
+
+class SymbolsAsked(FormatAsked):
+    """Parameters of GET /v1/symbols."""
+
+    exchange: ExchangeName | None = None
+    as_of: AsOf | None = None
+
+
+class SummaryAsked(SymbolsAsked):
+    """Parameters of GET /v1/summary/{symbol}/{date}."""
+
+
+class StatsAsked(FormatAsked):
+    """Parameters of GET /v1/stats."""
+
+    as_of: AsOf | None = None
+
+
+class SnapshotsAsked(FormatAsked):
+    """Parameters of GET /v1/snapshots."""
+
+    table: str = Field("trades", pattern=r"^[a-z_]{1,64}$", description="Name of a table")
+    limit: int = Field(100, ge=1, le=10_000, description="The newest so many")
+
+
+class LedgerAsked(FormatAsked):
+    """Parameters of a ledger."""
+
+    limit: int = Field(1_000, ge=1, le=10_000, description="The newest so many")
+
+
+class RecentAsked(FormatAsked):
+    """Parameters of GET /v1/trades/recent."""
+
+    symbol: Symbol | None = None
+    exchange: ExchangeName | None = None
+    window_minutes: int = Field(15, ge=1, le=1440, description="How far back from now")
+    limit: int = Field(1_000, ge=1, le=10_000, description="The newest so many of the window")
+
+
+class BarsAsked(FormatAsked):
+    """Parameters of GET /v1/bars/{interval}."""
+
+    symbol: Symbol
+    exchange: ExchangeName | None = None
+    start_time: When | None = Field(None, description="Inclusive")
+    end_time: When | None = Field(None, description="Exclusive")
+    kind: Literal["time"] = Field("time", description="What closes a bar")
+    all_trades: Flag = Field(False, description="Take in trades that form no price")
+    fill: Flag = Field(False, description="Show intervals without trades as empty bars")
+    last: int = Field(500, ge=1, le=10_000, description="The newest so many bars per symbol")
+    as_of: AsOf | None = None
+
+
+class BarsBatchAsked(Asked):
+    """Body of POST /v1/bars/batch."""
+
+    symbols: list[Symbol] = Field(min_length=1, max_length=100)
+    interval: str = Field(pattern=INTERVAL, examples=["1m"])
+    exchanges: list[ExchangeName] = Field([], max_length=100)
+    start_time: When | None = None
+    end_time: When | None = None
+    kind: Literal["time"] = "time"
+    all_trades: bool = False
+    fill: bool = False
+    last: int = Field(100, ge=1, le=10_000, description="The newest so many bars per symbol")
+    as_of: AsOf | None = None
+    format: FormatName | None = None
+
+
+class QueryAsked(Asked):
+    """Body of POST /v1/trades/query and /v1/quotes/query. Filters apply before the limit."""
+
+    symbols: list[Symbol] = Field([], max_length=100)
+    exchanges: list[ExchangeName] = Field([], max_length=100)
+    start_time: When | None = None
+    end_time: When | None = None
+    fields: list[Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")]] = Field(
+        [], max_length=64, description="Columns to give back; all of them where empty"
+    )
+    min_price: Exact | None = Field(None, description="Of quotes: of the bid")
+    max_price: Exact | None = Field(None, description="Of quotes: of the ask")
+    min_quantity: Exact | None = Field(None, description="Of quotes: of both sides")
+    limit: int = Field(1_000, ge=1, le=100_000, description="Rows of a page")
+    after: After | None = None
+    as_of: AsOf | None = None
+    format: FormatName | None = None
+
+
+class SnapshotQueryAsked(QueryAsked):
+    """Body of POST /v1/snapshots/{id}/query."""
+
+    table: Literal["trades", "quotes"] = "trades"
+
+
+def selection(
+    now: Callable[[], datetime],
+    *,
+    symbols: list[str],
+    exchanges: list[str],
+    start_time: str | None,
+    end_time: str | None,
+    where: tuple[Condition, ...] = (),
+) -> Selection:
+    """What the query room selects by, its times resolved against `now`."""
+    return Selection(
+        symbols=tuple(dict.fromkeys(symbols)),
+        exchanges=tuple(dict.fromkeys(exchanges)),
+        start=_parsed("start_time", start_time, now),
+        end=_parsed("end_time", end_time, now),
+        where=where,
+    )
+
+
+def conditions(asked: QueryAsked, kind: str) -> tuple[Condition, ...]:
+    """The filters of a query on this kind of record.
+
+    Bounds finer than stored values can be (8 decimals) are moved to the next stored value inside.
+    """
+    low, high, quantities = {
+        "trades": ("price", "price", ["quantity"]),
+        "quotes": ("bid_price", "ask_price", ["bid_quantity", "ask_quantity"]),
+    }[kind]
+    found = []
+    if asked.min_price is not None:
+        found.append(Condition(low, ">=", _stored(asked.min_price, ROUND_CEILING)))
+    if asked.max_price is not None:
+        found.append(Condition(high, "<=", _stored(asked.max_price, ROUND_FLOOR)))
+    if asked.min_quantity is not None:
+        least = _stored(asked.min_quantity, ROUND_CEILING)
+        found += [Condition(name, ">=", least) for name in quantities]
+    return tuple(found)
+
+
+async def body(request: Request, model: type[M]) -> M:
+    """The request's JSON body as `model`; numbers keep their digits.
+
+    Raises `TooLarge` as soon as more bytes came than the server takes, `BadInput` for what is no
+    JSON or does not fit.
+    """
+    most = request.app.state.desk.workers.limits.body_bytes
+    raw = bytearray()
+    async for part in request.stream():
+        raw += part
+        if len(raw) > most:
+            raise too_large(most)
+    try:
+        given = json.loads(raw.decode("utf-8"), parse_float=Decimal, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(
+            "the body is no JSON", place="body", found=str(error)[:120], expected="a JSON object"
+        ) from error
+    try:
+        return model.model_validate(given, strict=True)
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_context=False), "body") from error
+
+
+def json_body(model: type[Asked]) -> dict[str, Any]:
+    """The OpenAPI description of a body that `body` reads."""
+    schema = model.model_json_schema()
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _parsed(name: str, text: str | None, now: Callable[[], datetime]) -> datetime | date | None:
+    if text is None:
+        return None
+    try:
+        return parse_when(text, now())
+    except BadInput as error:
+        raise BadInput(
+            error.message,
+            place=name,
+            found=error.found or text[:80],
+            expected=error.expected,
+            hint=error.hint,
+        ) from error
+
+
+def _stored(value: Decimal, rounding: str) -> str:
+    return f"{value.quantize(Decimal('1e-8'), rounding):f}"
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")

@@ -1,0 +1,70 @@
+"""Bars: GET /v1/bars/{interval}, POST /v1/bars/batch."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import Response
+
+from k2.api import answers, asked, shapes
+from k2.query import Selection
+
+router = APIRouter(tags=["bars"])
+
+
+@router.get("/v1/bars/{interval}", responses=shapes.table("Bar"), summary="Bars of one symbol")
+async def bars(
+    request: Request,
+    interval: Annotated[str, Path(pattern=asked.INTERVAL, examples=["1m"])],
+    query: Annotated[asked.BarsAsked, Query()],
+) -> Response:
+    """The newest `last` bars of the range, oldest first. Trades that form no price are left out."""
+    wanted = asked.selection(
+        answers.desk(request).clock,
+        symbols=[query.symbol],
+        exchanges=[query.exchange] if query.exchange else [],
+        start_time=query.start_time,
+        end_time=query.end_time,
+    )
+    return await _bars(request, wanted, interval, query)
+
+
+@router.post(
+    "/v1/bars/batch",
+    responses=shapes.table("Bar"),
+    openapi_extra=asked.json_body(asked.BarsBatchAsked),
+    summary="Bars of many symbols",
+)
+async def batch(request: Request) -> Response:
+    """The newest `last` bars of each of up to 100 symbols."""
+    query = await asked.body(request, asked.BarsBatchAsked)
+    wanted = asked.selection(
+        answers.desk(request).clock,
+        symbols=query.symbols,
+        exchanges=query.exchanges,
+        start_time=query.start_time,
+        end_time=query.end_time,
+    )
+    return await _bars(request, wanted, query.interval, query)
+
+
+async def _bars(
+    request: Request,
+    wanted: Selection,
+    interval: str,
+    query: asked.BarsAsked | asked.BarsBatchAsked,
+) -> Response:
+    return await answers.answer(
+        request,
+        lambda reader, seconds: reader.bars(
+            wanted,
+            interval,
+            all_trades=query.all_trades,
+            fill=query.fill,
+            last=query.last,
+            as_of=query.as_of,
+            timeout=seconds,
+        ),
+        asked=(wanted, interval, query),
+        limit=query.last,
+        format=query.format,
+    )

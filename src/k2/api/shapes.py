@@ -1,0 +1,202 @@
+"""What answers look like, for OpenAPI: derived from the model's columns, never written twice."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pyarrow as pa
+
+from k2.encode import FORMATS
+from k2.model import latest
+
+Shape = dict[str, Any]
+Responses = dict[int | str, Shape]
+
+DECIMAL: Final[Shape] = {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]*[1-9])?$"}
+TIME: Final[Shape] = {"type": "string", "format": "date-time"}
+COUNT: Final[Shape] = {"type": "integer", "minimum": 0}
+TEXT: Final[Shape] = {"type": "string"}
+
+
+def of_columns(schema: pa.Schema) -> Shape:
+    """The JSON object that a row with these columns becomes."""
+    return {
+        "type": "object",
+        "properties": {field.name: _of_column(field) for field in schema},
+    }
+
+
+def _of_column(field: pa.Field) -> Shape:
+    kind = field.type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_decimal(kind):
+        shape = DECIMAL
+    elif pa.types.is_timestamp(kind):
+        shape = TIME
+    elif pa.types.is_date(kind):
+        shape = {"type": "string", "format": "date"}
+    elif pa.types.is_boolean(kind):
+        shape = {"type": "boolean"}
+    elif pa.types.is_integer(kind):
+        shape = {"type": "integer"}
+    else:
+        shape = TEXT
+    return _nullable(shape) if field.nullable else dict(shape)
+
+
+def _nullable(shape: Mapping[str, Any]) -> Shape:
+    return {**shape, "type": [shape["type"], "null"]}
+
+
+def _object(properties: Mapping[str, Shape], required: bool = True) -> Shape:
+    found: Shape = {"type": "object", "properties": dict(properties)}
+    if required:
+        found["required"] = list(properties)
+    return found
+
+
+_VALUES: Final = {
+    "open": DECIMAL,
+    "high": DECIMAL,
+    "low": DECIMAL,
+    "close": DECIMAL,
+    "volume": DECIMAL,
+    "trade_count": COUNT,
+    "vwap": DECIMAL,
+}
+_NULLABLE_VALUES: Final = {name: _nullable(shape) for name, shape in _VALUES.items()}
+
+SCHEMAS: Final[Mapping[str, Shape]] = {
+    "Trade": of_columns(latest("trades").arrow),
+    "Quote": of_columns(latest("quotes").arrow),
+    "Bar": _object({"symbol": TEXT, "exchange": TEXT, "start": TIME, **_NULLABLE_VALUES}),
+    "Summary": _object(
+        {
+            "symbol": TEXT,
+            "exchange": TEXT,
+            "date": {"type": "string", "format": "date"},
+            **_NULLABLE_VALUES,
+        }
+    ),
+    "Symbol": _object(
+        {
+            "symbol": TEXT,
+            "exchange": TEXT,
+            "asset_class": _nullable(TEXT),
+            "trades": COUNT,
+            "quotes": COUNT,
+            "first_timestamp": _nullable(TIME),
+            "last_timestamp": _nullable(TIME),
+        }
+    ),
+    "Row": {"type": "object"},
+    "Health": _object({"status": {"type": "string", "enum": ["ok"]}}),
+    "Status": {"type": "object"},
+    "AuditedPartition": _object(
+        {
+            "topic": TEXT,
+            "partition": COUNT,
+            "start_offset": COUNT,
+            "end_offset": COUNT,
+            "committed": COUNT,
+            "duplicate": COUNT,
+            "rejected": COUNT,
+            "shed": COUNT,
+            "absent": COUNT,
+            "lost": COUNT,
+            "in_flight": COUNT,
+        }
+    ),
+    "Error": _object(
+        {
+            "success": {"type": "boolean", "enum": [False]},
+            "error": _object(
+                {
+                    "code": {
+                        "type": "string",
+                        "description": "The kind of error; a status tells the same",
+                    },
+                    "message": {"type": "string", "description": "What is wrong"},
+                    "place": {**_nullable(TEXT), "description": "Where: parameter, field, topic"},
+                    "found": {**_nullable(TEXT), "description": "What stands there"},
+                    "expected": {**_nullable(TEXT), "description": "What should stand there"},
+                    "hint": {**_nullable(TEXT), "description": "What to do about it"},
+                }
+            ),
+            "meta": {"type": "object"},
+        }
+    ),
+}
+"""The shapes that endpoints refer to, by name."""
+
+
+def _error(description: str, **headers: str) -> Shape:
+    found: Shape = {
+        "description": description,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+    }
+    if headers:
+        found["headers"] = {
+            name.replace("_", "-"): {"description": text, "schema": TEXT}
+            for name, text in headers.items()
+        }
+    return found
+
+
+_RETRY: Final = "Seconds to wait before trying again"
+ERRORS: Final[Responses] = {
+    403: _error("`FORBIDDEN`: not allowed"),
+    404: _error("`NOT_FOUND`: there is no such thing"),
+    405: _error("`METHOD_NOT_ALLOWED`: see the `Allow` header"),
+    413: _error("`PAYLOAD_TOO_LARGE`: the request's body is too large"),
+    422: _error("`VALIDATION_ERROR`: something asked for cannot be; `place` names it"),
+    429: _error("`RATE_LIMITED`: too many requests wait", Retry_After=_RETRY),
+    500: _error("`BROKEN`: a fault of K2; its log has the cause"),
+    503: _error("`UNAVAILABLE`: too slow, or something is away", Retry_After=_RETRY),
+}
+"""The error responses that every endpoint may give."""
+
+
+def table(row: str) -> Responses:
+    """The responses of an endpoint that answers with rows of this shape, in any format."""
+    content: Shape = {
+        kind.media_type.split(";")[0]: {"schema": {"type": "string"}} for kind in FORMATS.values()
+    }
+    for name in ("arrow", "parquet"):
+        content[FORMATS[name].media_type]["schema"] = {"type": "string", "format": "binary"}
+    content["application/json"] = {"schema": _envelope(row)}
+    ok: Shape = {
+        "description": "The rows, in the asked format",
+        "content": content,
+        "headers": {
+            "ETag": {
+                "description": "Changes with snapshot and log offsets; give it back as "
+                "`If-None-Match`",
+                "schema": TEXT,
+            },
+            "K2-Next": {
+                "description": "Token of the next page, if there is one",
+                "schema": TEXT,
+            },
+        },
+    }
+    return {200: ok, 304: {"description": "Nothing changed since this ETag"}, **ERRORS}
+
+
+def plain(row: str) -> Responses:
+    """The responses of an endpoint that answers in JSON alone."""
+    content = {"application/json": {"schema": _envelope(row)}}
+    return {200: {"description": "As asked", "content": content}, **ERRORS}
+
+
+def _envelope(row: str) -> Shape:
+    return _object(
+        {
+            "success": {"type": "boolean", "enum": [True]},
+            "data": {"type": "array", "items": {"$ref": f"#/components/schemas/{row}"}},
+            "meta": {"type": "object"},
+            "pagination": _object(
+                {"limit": _nullable({"type": "integer"}), "next": _nullable(TEXT)}
+            ),
+        }
+    )

@@ -1,0 +1,34 @@
+"""One exchange day: GET /v1/summary/{symbol}/{date}."""
+
+from datetime import date
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import Response
+
+from k2.api import answers, asked, shapes
+
+router = APIRouter(tags=["bars"])
+
+
+@router.get(
+    "/v1/summary/{symbol:path}/{date}",
+    responses=shapes.table("Summary"),
+    summary="One exchange day of a symbol",
+)
+async def summary(
+    request: Request,
+    symbol: Annotated[asked.Symbol, Path()],
+    day: Annotated[date, Path(alias="date", examples=["2014-03-11"])],
+    query: Annotated[asked.SummaryAsked, Query()],
+) -> Response:
+    """Open, high, low, close, volume, trades and VWAP, a row per exchange; 404 if there is none.
+
+    The symbol may hold a slash.
+    """
+    return await answers.answer(
+        request,
+        lambda reader, _: reader.summary(symbol, day, exchange=query.exchange, as_of=query.as_of),
+        asked=(symbol, day, query),
+        format=query.format,
+    )

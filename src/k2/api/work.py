@@ -1,0 +1,144 @@
+"""Where blocking work is done: a bounded pool of threads beside the event loop.
+
+Each piece of work has a deadline, counts while its thread runs (not only while its client waits),
+and is told to stop when its client hangs up.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from starlette.requests import Request
+
+from k2.api.errors import HungUp, TooMany
+from k2.errors import Refused, Unavailable
+
+T = TypeVar("T")
+
+# Most answers are ready sooner; only those that are not pay for watching their client.
+_WATCH_AFTER: Final = 0.05
+# What a query that obeys its time limit may take beyond it, to notice and to clean up.
+_GRACE: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of the server: seconds a query may take, threads that work, requests that wait for
+    them, bytes of a request's body.
+    """
+
+    query_seconds: float = 10.0
+    threads: int = 4
+    waiting: int = 64
+    body_bytes: int = 1_000_000
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+@dataclass(frozen=True)
+class Leave:
+    """What a piece of work may still take. `gone` is set when its client has hung up."""
+
+    deadline: float
+    gone: threading.Event
+
+    @property
+    def seconds(self) -> float:
+        """Seconds left, at least a millisecond."""
+        return max(0.001, self.deadline - time.monotonic())
+
+
+class Workers:
+    """Threads for blocking work, `limits.threads` of them, with a bounded line before them."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="k2-query")
+        self._lock = threading.Lock()
+        self._held = 0
+
+    @property
+    def held(self) -> int:
+        """Pieces of work that wait or run."""
+        return self._held
+
+    async def run(self, request: Request, work: Callable[[Leave], T]) -> T:
+        """What `work` returns, done in a thread of the pool.
+
+        Raises `TooMany` when the line is full, `Unavailable` when the time limit passes,
+        `HungUp` when the client is gone, and whatever `work` raises.
+        """
+        leave = Leave(time.monotonic() + self.limits.query_seconds, threading.Event())
+        future = asyncio.wrap_future(self._submit(work, leave))
+        done, _ = await asyncio.wait({future}, timeout=_WATCH_AFTER)
+        if not done:
+            await self._watch(request, future, leave)
+        try:
+            return await future
+        except Refused as error:
+            # The engine says "took too long" as a refusal; over HTTP that is a 503.
+            if time.monotonic() < leave.deadline:
+                raise
+            raise self._late() from error
+
+    def _submit(self, work: Callable[[Leave], T], leave: Leave) -> "Future[T]":
+        with self._lock:
+            if self._held >= self.limits.threads + self.limits.waiting:
+                raise TooMany(
+                    f"{self._held} requests are waiting or running already",
+                    retry_after=1,
+                    hint="try again in a moment, or ask for less at a time",
+                )
+            self._held += 1
+        future = self._threads.submit(self._begin, work, leave)
+        future.add_done_callback(self._release)
+        return future
+
+    def _begin(self, work: Callable[[Leave], T], leave: Leave) -> T:
+        if time.monotonic() >= leave.deadline:
+            raise self._late()
+        return work(leave)
+
+    def _release(self, _: object) -> None:
+        with self._lock:
+            self._held -= 1
+
+    async def _watch(self, request: Request, future: "asyncio.Future[T]", leave: Leave) -> None:
+        gone = asyncio.ensure_future(_hung_up(request))
+        try:
+            waited: set[asyncio.Future[Any]] = {future, gone}
+            await asyncio.wait(
+                waited,
+                timeout=leave.seconds + _GRACE,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if future.done():
+                return
+            leave.gone.set()
+            future.cancel()
+            if gone.done():
+                raise HungUp
+            raise self._late()
+        finally:
+            gone.cancel()
+
+    def _late(self) -> Unavailable:
+        return Unavailable(
+            f"the query took longer than {self.limits.query_seconds:g} seconds",
+            retry_after=1,
+            hint="ask for fewer symbols or a shorter range of time",
+        )
+
+    def close(self) -> None:
+        """Let running work end; drop what has not begun."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
