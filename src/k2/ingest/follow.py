@@ -6,16 +6,13 @@ each partition. Writer and tail both follow, so that an answer now equals the on
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Final
 
 from k2.errors import Broken, K2Error, NotFound, Refused, Unavailable
 from k2.ingest.decide import Decided, Decider
 from k2.ingest.known import Known
 from k2.lake import Snapshot
-from k2.log import Batch, Log, Registry
+from k2.log import EXCHANGES_TOPIC, Batch, Log, Registry
 from k2.model import Exchange, Topic
-
-EXCHANGES_TOPIC: Final = "k2.exchanges"
 
 
 class Follower:

@@ -1,0 +1,137 @@
+"""Through to the tables: wait until what was appended is committed, and say what became of it.
+
+Beside a running writer this only waits; without one it commits itself. Either way the fates are
+counted from the tables, for exactly the offsets that were appended.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from k2.errors import Fenced
+from k2.ingest.decide import table_of
+from k2.ingest.writer import Writer
+from k2.lake import Lake
+from k2.log import Sent
+from k2.model import Topic
+
+_LOOK: Final = 0.05
+
+
+@dataclass(frozen=True)
+class Fates:
+    """What became of the records appended to a run of offsets."""
+
+    committed: int = 0
+    duplicate: int = 0
+    rejected: int = 0
+
+    def __add__(self, other: "Fates") -> "Fates":
+        return Fates(
+            self.committed + other.committed,
+            self.duplicate + other.duplicate,
+            self.rejected + other.rejected,
+        )
+
+
+@contextmanager
+def writing(lake_folder: Path) -> Iterator[bool]:
+    """Hold the sign that a writer runs on this lake; yields whether it was free.
+
+    Only a sign, so that a load need not commit beside a writer: exactness is the tables' business.
+    """
+    lake_folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(lake_folder / "writer.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
+
+
+def settle(
+    lake: Lake,
+    lake_folder: Path,
+    sent: Sequence[Sent],
+    open_writer: Callable[[], Writer],
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Return once the tables' offsets are past everything in `sent`, or `stop()` says so.
+
+    Raises what the writer raises, if the committing is done here.
+    """
+    while not stop() and not _is_committed(lake, sent):
+        with writing(lake_folder) as free:
+            if free:
+                try:
+                    open_writer().run(stop, until_caught_up=True)
+                except Fenced:
+                    continue  # a writer has begun meanwhile: it commits what is left
+                if _is_committed(lake, sent):
+                    return
+        time.sleep(_LOOK)
+
+
+def fates_of(lake: Lake, sent: Sequence[Sent]) -> Fates:
+    """Count, from the tables, what became of the records at these offsets."""
+    total = Fates()
+    for name in sorted({s.topic for s in sent}):
+        topic = Topic.parse(name)
+        assert topic is not None, "records are only ever sent to topics of records"
+        mine = [s for s in sent if s.topic == name]
+        snapshot = lake.table(table_of(topic.kind)).snapshot()
+        rows = _count([f.path for f in snapshot.files.select()], mine)
+        rejected = _count(lake.ledger_files("rejected", snapshot), mine)
+        duplicates = _count(lake.ledger_files("duplicates", snapshot), mine)
+        if topic.kind == "rejects":
+            total += Fates(duplicate=duplicates, rejected=rows)
+        else:
+            total += Fates(rows, duplicates, rejected)
+    return total
+
+
+def _is_committed(lake: Lake, sent: Sequence[Sent]) -> bool:
+    for name in {s.topic for s in sent}:
+        topic = Topic.parse(name)
+        assert topic is not None, "records are only ever sent to topics of records"
+        offsets = lake.table(table_of(topic.kind)).snapshot().offsets.get(name)
+        reached = offsets.next_offset if offsets else {}
+        if any(
+            reached.get(s.partition, 0) < s.first_offset + s.count for s in sent if s.topic == name
+        ):
+            return False
+    return True
+
+
+def _count(paths: Sequence[str], sent: Sequence[Sent]) -> int:
+    """Rows of these files whose lineage lies in the ranges of one topic."""
+    if not paths:
+        return 0
+    lowest = min(s.first_offset for s in sent)
+    condition = (ds.field("log_topic") == sent[0].topic) & (ds.field("log_offset") >= lowest)
+    schema = pa.schema(
+        [("log_topic", pa.string()), ("log_partition", pa.int32()), ("log_offset", pa.int64())]
+    )
+    found = ds.dataset(list(paths), schema=schema, format="parquet").to_table(filter=condition)
+    count = 0
+    for partition in {s.partition for s in sent}:
+        mine = found.filter(pc.equal(found["log_partition"], partition))
+        offsets = np.sort(mine["log_offset"].to_numpy())
+        starts = [s.first_offset for s in sent if s.partition == partition]
+        ends = [s.first_offset + s.count for s in sent if s.partition == partition]
+        count += int((np.searchsorted(offsets, ends) - np.searchsorted(offsets, starts)).sum())
+    return count
