@@ -1,0 +1,169 @@
+"""The Python client: the HTTP interface's questions, answered as Arrow tables.
+
+Decimals stay exact (`decimal128(18, 8)`), times are `timestamp[us, UTC]`. It needs nothing of the
+server's machine but its address.
+"""
+
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, datetime
+from typing import Any, Final, TypeAlias
+
+import pyarrow as pa
+
+from k2.errors import BadInput, K2Error, NotFound, Refused, Unavailable
+
+When: TypeAlias = datetime | date | str
+
+_PAGE_ROWS: Final = 100_000
+_ERRORS: Final[Mapping[str, type[K2Error]]] = {
+    "VALIDATION_ERROR": BadInput,
+    "PAYLOAD_TOO_LARGE": BadInput,
+    "NOT_FOUND": NotFound,
+    "UNAUTHORIZED": Refused,
+    "FORBIDDEN": Refused,
+    "RATE_LIMITED": Unavailable,
+    "UNAVAILABLE": Unavailable,
+}
+
+
+class Client:
+    """Asks a K2 server. Nothing is held open between questions; any thread may ask.
+
+    `start` and `end` bound a half-open range: a zoned datetime, a date (midnight in the exchange's
+    own zone), or text as the command line takes it (`-15m`). `as_of` asks for the data as K2 held
+    it at a time, a tag or a snapshot id. Raises `Unavailable` when the server cannot be reached,
+    and the server's own errors as K2's.
+    """
+
+    def __init__(self, url: str = "http://127.0.0.1:8642", *, timeout: float = 60.0) -> None:
+        self._url = url.rstrip("/")
+        self._timeout = timeout
+
+    def trades(self, *symbols: str, **selection: Any) -> pa.Table:
+        """All matching trades in total order; keywords as `records`."""
+        return pa.concat_tables(self.records("trades", *symbols, **selection))
+
+    def quotes(self, *symbols: str, **selection: Any) -> pa.Table:
+        """All matching quotes in total order; keywords as `records`."""
+        return pa.concat_tables(self.records("quotes", *symbols, **selection))
+
+    def records(
+        self,
+        kind: str,
+        *symbols: str,
+        exchanges: Sequence[str] = (),
+        start: When | None = None,
+        end: When | None = None,
+        fields: Sequence[str] = (),
+        as_of: When | None = None,
+    ) -> Iterator[pa.Table]:
+        """Matching records page by page, all of one state: pages neither repeat nor skip."""
+        question = _present(
+            symbols=list(symbols),
+            exchanges=list(exchanges),
+            start_time=_text(start),
+            end_time=_text(end),
+            fields=list(fields),
+            as_of=_text(as_of),
+            limit=_PAGE_ROWS,
+        )
+        after: str | None = None
+        while True:
+            page = question if after is None else {**question, "after": after}
+            table, after = self._arrow(f"/v1/{kind}/query", body=page)
+            yield table
+            if after is None:
+                return
+
+    def last(self, symbol: str, count: int = 100, *, kind: str = "trades") -> pa.Table:
+        """The newest `count` records of a symbol, oldest first: history and tail as one."""
+        return self._arrow(f"/v1/{kind}", {"symbol": symbol, "last": count})[0]
+
+    def bars(
+        self,
+        symbol: str,
+        interval: str = "1m",
+        *,
+        exchange: str | None = None,
+        start: When | None = None,
+        end: When | None = None,
+        all_trades: bool = False,
+        fill: bool = False,
+        as_of: When | None = None,
+    ) -> pa.Table:
+        """Time bars: symbol, exchange, start, open, high, low, close, volume, trade_count, vwap."""
+        asked = _present(
+            symbol=symbol,
+            exchange=exchange,
+            start_time=_text(start),
+            end_time=_text(end),
+            all_trades="true" if all_trades else None,
+            fill="true" if fill else None,
+            as_of=_text(as_of),
+        )
+        return self._arrow(f"/v1/bars/{interval}", asked)[0]
+
+    def summary(self, symbol: str, day: date, *, exchange: str | None = None) -> pa.Table:
+        """One exchange day. Raises `NotFound` when there is none."""
+        path = f"/v1/summary/{urllib.parse.quote(symbol)}/{day.isoformat()}"
+        return self._arrow(path, _present(exchange=exchange))[0]
+
+    def symbols(self, *, exchange: str | None = None) -> pa.Table:
+        """What is traded, and how many trades and quotes of it there are."""
+        return self._arrow("/v1/symbols", _present(exchange=exchange))[0]
+
+    def audit(self) -> Mapping[str, Any]:
+        """Every record's fate by partition, as the server found it last."""
+        answer = json.loads(self._get("/v1/audit", {}, None, "application/json")[0])
+        found: Mapping[str, Any] = answer["data"][0]
+        return found
+
+    def _arrow(
+        self, path: str, asked: Mapping[str, Any] | None = None, body: object = None
+    ) -> tuple[pa.Table, str | None]:
+        content, after = self._get(path, asked or {}, body, "application/vnd.apache.arrow.stream")
+        return pa.ipc.open_stream(content).read_all(), after
+
+    def _get(
+        self, path: str, asked: Mapping[str, Any], body: object, accept: str
+    ) -> tuple[bytes, str | None]:
+        """The response's bytes, and the token of the next page."""
+        query = f"?{urllib.parse.urlencode(asked)}" if asked else ""
+        request = urllib.request.Request(
+            self._url + path + query,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Accept": accept, "Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=self._timeout) as response:
+                return response.read(), response.headers.get("K2-Next")
+        except urllib.error.HTTPError as error:
+            raise _translated(error) from error
+        except OSError as error:
+            raise Unavailable(
+                f"the server cannot be reached: {error}",
+                place=self._url,
+                hint="start it with `k2 serve`, or name its address",
+            ) from error
+
+
+def _translated(error: urllib.error.HTTPError) -> K2Error:
+    """The server's error as K2's own."""
+    try:
+        told = json.loads(error.read())["error"]
+    except (ValueError, KeyError, TypeError):
+        return Unavailable(f"the server answered {error.code} {error.reason}", place=error.url)
+    kind = _ERRORS.get(told["code"], K2Error)
+    return kind(told["message"], place=told.get("place"), hint=told.get("hint"))
+
+
+def _present(**asked: Any) -> dict[str, Any]:
+    return {name: value for name, value in asked.items() if value not in (None, [], ())}
+
+
+def _text(when: When | None) -> str | None:
+    return when.isoformat() if isinstance(when, date) else when
