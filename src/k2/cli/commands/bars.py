@@ -1,0 +1,57 @@
+"""Bars: open, high, low, close, volume, trade count and VWAP of intervals."""
+
+import shutil
+from datetime import date, datetime
+
+import click
+
+from k2.cli.options import as_of_option, output_options, range_options, reader_of, settings_option
+from k2.cli.show import Output
+from k2.settings import Settings
+
+
+@click.command("bars")
+@click.argument("symbol", nargs=-1, required=True)
+@click.option("--interval", required=True, metavar="1m", help="Length: 1s, 5m, 1h, 1d …")
+@range_options
+@click.option("--last", type=click.IntRange(1), metavar="N", help="The newest N of each symbol.")
+@click.option("--all-trades", is_flag=True, help="Trades that form no price as well.")
+@click.option("--fill", is_flag=True, help="Intervals without trades too, as empty bars.")
+@as_of_option
+@output_options
+@settings_option
+def command(
+    settings: Settings,
+    output: Output,
+    as_of: str | None,
+    symbol: tuple[str, ...],
+    interval: str,
+    exchange: tuple[str, ...],
+    start: datetime | date | None,
+    end: datetime | date | None,
+    last: int | None,
+    all_trades: bool,
+    fill: bool,
+) -> None:
+    """Bars of these symbols, from trades that form prices.
+
+    An interval without trades is left out, unless --fill asks for it.
+    """
+    from k2.cli.chart import colour_of_bar, sparklines
+
+    with reader_of(settings) as reader:
+        from k2.query import Selection
+
+        answer = reader.bars(
+            Selection(symbol, exchange, start, end),
+            interval,
+            all_trades=all_trades,
+            fill=fill,
+            last=last,
+            as_of=as_of,
+            timeout=settings.query.timeout.total_seconds(),
+        )
+    output.write(answer, style=colour_of_bar)
+    if output.on_terminal:
+        for line in sparklines(answer.table, shutil.get_terminal_size().columns):
+            click.echo(line)

@@ -1,0 +1,7 @@
+"""Records that were there before, and which row each of them repeats."""
+
+from k2.cli.ledgers import ledger_command
+
+command = ledger_command(
+    "duplicates", "The newest records that were duplicates, each with the row that it repeats."
+)

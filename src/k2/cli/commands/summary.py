@@ -1,0 +1,30 @@
+"""One exchange day of a symbol: open, high, low, close, volume, trade count, VWAP."""
+
+import click
+
+from k2.cli.options import as_of_option, output_options, reader_of, settings_option
+from k2.cli.show import Output
+from k2.cli.times import parse_day
+from k2.settings import Settings
+
+
+@click.command("summary")
+@click.argument("symbol")
+@click.argument("date")
+@click.option("--exchange", metavar="NAME", help="Of this exchange alone.")
+@as_of_option
+@output_options
+@settings_option
+def command(
+    settings: Settings,
+    output: Output,
+    as_of: str | None,
+    symbol: str,
+    date: str,
+    exchange: str | None,
+) -> None:
+    """One exchange day of SYMBOL, DATE such as 2014-03-11 in the exchange's own zone."""
+    day = parse_day(date)
+    with reader_of(settings) as reader:
+        answer = reader.summary(symbol, day, exchange=exchange, as_of=as_of)
+    output.write(answer)

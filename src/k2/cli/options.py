@@ -1,0 +1,127 @@
+"""Options that many commands share, each as one decorator."""
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import click
+
+from k2.cli.show import choose_output
+from k2.cli.times import parse_when
+from k2.errors import BadInput
+from k2.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from k2.query import Reader
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Command = Callable[..., R]
+
+
+class When(click.ParamType[datetime | date]):
+    """A time with a zone, a date, or a distance to now."""
+
+    name = "when"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime | date:
+        """Raises `BadInput` for text that is no time."""
+        if isinstance(value, date):
+            return value
+        return parse_when(str(value), lambda: datetime.now(UTC))
+
+
+def settings_option(function: Command[R]) -> Command[R]:
+    """Adds `--home` and gives the command its `settings`."""
+
+    @click.option(
+        "--home",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Folder of log, tables and settings (K2_HOME; ./k2-home).",
+    )
+    @functools.wraps(function)
+    def with_settings(home: Path | None, **arguments: Any) -> R:
+        before_command = click.get_current_context().find_root().obj
+        settings = load_settings(home or before_command, os.environ)
+        return function(settings=settings, **arguments)
+
+    return with_settings
+
+
+def output_options(function: Command[R]) -> Command[R]:
+    """Adds `--table --json --ndjson --csv --arrow --parquet -o` and gives the `output`."""
+
+    @click.option("--table", "format_name", flag_value="table", help="A table (default).")
+    @click.option("--json", "format_name", flag_value="json", help="As HTTP answers: one object.")
+    @click.option("--ndjson", "format_name", flag_value="ndjson", help="A JSON object a line.")
+    @click.option("--csv", "format_name", flag_value="csv", help="With a header line.")
+    @click.option("--arrow", "format_name", flag_value="arrow", help="An Arrow IPC stream.")
+    @click.option("--parquet", "format_name", flag_value="parquet", help="A Parquet file.")
+    @click.option(
+        "-o",
+        "output_path",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Write to FILE; its suffix says the format if no option does.",
+    )
+    @functools.wraps(function)
+    def with_output(format_name: str | None, output_path: Path | None, **arguments: Any) -> R:
+        return function(output=choose_output(format_name, output_path), **arguments)
+
+    return with_output
+
+
+def as_of_option(function: Command[R]) -> Command[R]:
+    """Adds `--as-of`: a time, a tag or a snapshot id; a distance to now becomes a time."""
+
+    @click.option(
+        "--as-of",
+        metavar="WHEN",
+        help="The data as K2 held it then: a time, a tag or a snapshot id.",
+    )
+    @functools.wraps(function)
+    def with_as_of(as_of: str | None, **arguments: Any) -> R:
+        if as_of is not None and as_of.strip().startswith("-"):
+            as_of = parse_when(as_of, lambda: datetime.now(UTC)).isoformat()
+        return function(as_of=as_of, **arguments)
+
+    return with_as_of
+
+
+def range_options(function: Command[R]) -> Command[R]:
+    """Adds `--exchange` (many), `--from` and `--to`: arguments `exchange`, `start`, `end`."""
+    function = click.option(
+        "--to", "end", type=When(), metavar="WHEN", help="Before this time (exclusive)."
+    )(function)
+    function = click.option(
+        "--from", "start", type=When(), metavar="WHEN", help="At or after this time."
+    )(function)
+    return click.option(
+        "--exchange", multiple=True, metavar="NAME", help="Of this exchange; may be repeated."
+    )(function)
+
+
+@contextmanager
+def reader_of(settings: Settings) -> Iterator["Reader"]:
+    """A reader of a home that is there. Raises `BadInput` where there is none."""
+    need_home(settings)
+    from k2.query import open_reader
+
+    with open_reader(settings.home) as reader:
+        yield reader
+
+
+def need_home(settings: Settings) -> None:
+    """Raises `BadInput` unless the home folder is there: a query must not make an empty one."""
+    if not settings.home.is_dir():
+        raise BadInput(
+            "there is no K2 home here",
+            place=str(settings.home),
+            hint="`k2 load` and `k2 demo` make one; --home or K2_HOME names another",
+        )
