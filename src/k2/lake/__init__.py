@@ -1,1 +1,36 @@
-"""The Iceberg tables: made, committed to, evolved, indexed, expired."""
+"""The Iceberg tables: create, commit with offsets by compare and swap, index their files, expire.
+
+Read and written by K2 itself, in Iceberg's format v2, so that any Iceberg engine opens them.
+"""
+
+from k2.lake.commit import Commit
+from k2.lake.files import WrittenFile
+from k2.lake.index import DataFileRef, FileIndex
+from k2.lake.lake import Lake, open_lake
+from k2.lake.offsets import Offsets, OutboxEntry, TopicOffsets
+from k2.lake.snapshot import Snapshot
+from k2.lake.sort import bucket, sort_indices
+from k2.lake.table import LakeTable
+from k2.lake.tables import BUCKETS, LEDGERS, RECORD_TABLES, Column, Definition, definition
+
+__all__ = [
+    "BUCKETS",
+    "LEDGERS",
+    "RECORD_TABLES",
+    "Column",
+    "Commit",
+    "DataFileRef",
+    "Definition",
+    "FileIndex",
+    "Lake",
+    "LakeTable",
+    "Offsets",
+    "OutboxEntry",
+    "Snapshot",
+    "TopicOffsets",
+    "WrittenFile",
+    "bucket",
+    "definition",
+    "open_lake",
+    "sort_indices",
+]

@@ -1,0 +1,226 @@
+"""Data files: sorted columns to one durable Parquet file, and what a manifest says of it.
+
+Nothing that these functions return for can be lost: file and folder are on disk.
+"""
+
+import errno
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from k2.errors import BadInput, Unavailable
+from k2.lake.manifest import EPOCH
+from k2.lake.tables import Definition
+
+ROWS_PER_GROUP: Final = 128 * 1024
+_MICROSECOND: Final = timedelta(microseconds=1)
+_DAWN: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class WrittenFile:
+    """A durable data file that no commit has named yet. `path` is local, `data_file` is Iceberg's
+    description of it.
+    """
+
+    table: str
+    path: str
+    rows: int
+    bytes: int
+    spec_id: int
+    data_file: Mapping[str, Any]
+
+
+def write_parquet(
+    path: Path, table: pa.Table, definition: Definition, field_ids: Mapping[str, int]
+) -> pq.FileMetaData:
+    """Write the rows, as they are ordered, to a new durable file; its footer.
+
+    Dictionary columns become plain text columns of the file, and every column carries Iceberg's
+    field id. Raises `BadInput` for other columns than the table's, `Unavailable` when the disk is
+    full: then no part of the file stays.
+    """
+    schema = file_schema(definition, field_ids)
+    shaped = _shape(table, schema, definition)
+    sink: list[pq.FileMetaData] = []
+    with _or_nothing(path):
+        with open(path, "xb") as file:
+            pq.write_table(
+                shaped,
+                file,
+                row_group_size=ROWS_PER_GROUP,
+                version="2.6",
+                compression="zstd",
+                compression_level=1,
+                use_dictionary=list(definition.dictionary),
+                column_encoding=dict.fromkeys(_plain_delta(definition), "DELTA_BINARY_PACKED"),
+                store_decimal_as_integer=True,
+                write_statistics=True,
+                write_page_index=True,
+                store_schema=False,
+                metadata_collector=sink,
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(path.parent)
+    return sink[0]
+
+
+def _plain_delta(definition: Definition) -> list[str]:
+    return [name for name in definition.delta if name not in definition.dictionary]
+
+
+def file_schema(definition: Definition, field_ids: Mapping[str, int]) -> pa.Schema:
+    """The Arrow schema of a file: `definition.arrow` with Iceberg's field ids."""
+    return pa.schema(
+        [
+            field.with_metadata({"PARQUET:field_id": str(field_ids[field.name])})
+            for field in definition.arrow
+        ]
+    )
+
+
+def _shape(table: pa.Table, schema: pa.Schema, definition: Definition) -> pa.Table:
+    if table.schema.names != schema.names:
+        missing = [n for n in schema.names if n not in table.schema.names]
+        more = [n for n in table.schema.names if n not in schema.names]
+        if missing or more:
+            raise BadInput(
+                "these are not the columns of the table",
+                place=definition.name,
+                found=f"without {missing}, with {more}",
+                expected=", ".join(schema.names),
+            )
+        table = table.select(schema.names)
+    for field, column in zip(schema, table.columns, strict=True):
+        if column.null_count and not field.nullable:
+            raise BadInput(f"column {field.name} must have a value in every row")
+    return table.cast(schema)
+
+
+@contextmanager
+def _or_nothing(path: Path) -> Iterator[None]:
+    """Leave no half-written file behind, and say what a failing disk means."""
+    try:
+        yield
+    except BaseException as error:
+        with suppress(OSError):
+            path.unlink()
+        if isinstance(error, OSError):
+            raise unwritable(path, error) from error
+        raise
+
+
+def unwritable(path: Path, error: OSError) -> Unavailable:
+    """The disk's refusal, as what it means to the reader."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Unavailable(
+            "no space is left on the disk",
+            place=str(path.parent),
+            hint="make room; nothing is lost, the writer goes on where it was",
+            retry_after=10.0,
+        )
+    return Unavailable(f"cannot write: {error.strerror or error}", place=str(path), retry_after=1.0)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """A new file with this content, on disk; its folder is left to `sync_folder`.
+
+    Raises `Unavailable` when it cannot be written; then no part of it stays.
+    """
+    with _or_nothing(path), open(path, "xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names of new files in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def delete(paths: Iterable[str]) -> None:
+    """Delete local files; one that is gone already, or cannot go, is no error."""
+    for path in paths:
+        with suppress(OSError):
+            os.unlink(path)
+
+
+def describe(
+    uri: str,
+    size_bytes: int,
+    footer: pq.FileMetaData,
+    definition: Definition,
+    field_ids: Mapping[str, int],
+    partition: Mapping[str, int],
+) -> dict[str, Any]:
+    """Iceberg's description of a Parquet file, from its footer."""
+    nulls, counts, lower, upper = [], [], [], []
+    types = {c.name: c.arrow for c in definition.columns}
+    position = {footer.schema.column(i).path: i for i in range(footer.num_columns)}
+    for name in definition.bounded:
+        if name not in position:
+            continue
+        column = position[name]
+        statistics = [
+            footer.row_group(g).column(column).statistics for g in range(footer.num_row_groups)
+        ]
+        key = field_ids[name]
+        counts.append({"key": key, "value": footer.num_rows})
+        if any(s is None or not s.has_null_count for s in statistics):
+            continue
+        missing = sum(s.null_count for s in statistics)
+        nulls.append({"key": key, "value": missing})
+        valued = [s for s in statistics if s.num_values]
+        if valued and all(s.has_min_max for s in valued):
+            kind = types[name]
+            lower.append({"key": key, "value": to_bound(min(s.min for s in valued), kind)})
+            upper.append({"key": key, "value": to_bound(max(s.max for s in valued), kind)})
+    return {
+        "content": 0,
+        "file_path": uri,
+        "file_format": "PARQUET",
+        "partition": dict(partition),
+        "record_count": footer.num_rows,
+        "file_size_in_bytes": size_bytes,
+        "value_counts": counts,
+        "null_value_counts": nulls,
+        "lower_bounds": lower,
+        "upper_bounds": upper,
+        "split_offsets": [
+            footer.row_group(g).column(0).dictionary_page_offset
+            or footer.row_group(g).column(0).data_page_offset
+            for g in range(footer.num_row_groups)
+        ],
+        "sort_order_id": 1 if definition.order else 0,
+    }
+
+
+def to_bound(value: Any, kind: pa.DataType) -> bytes:
+    """A value as Iceberg writes bounds: little-endian numbers, UTF-8 text, big-endian decimals."""
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, datetime):
+        return _little((value - _DAWN) // _MICROSECOND, 8)
+    if isinstance(value, date):
+        return _little((value - EPOCH).days, 4)
+    if isinstance(value, Decimal):
+        unscaled = int(value.scaleb(kind.scale))
+        return unscaled.to_bytes((unscaled.bit_length() + 8) // 8, "big", signed=True)
+    return _little(value, kind.bit_width // 8)
+
+
+def _little(value: int, width: int) -> bytes:
+    return value.to_bytes(width, "little", signed=True)

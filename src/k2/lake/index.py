@@ -1,0 +1,267 @@
+"""Which files a query needs, answered from memory: the live files of one snapshot as columns.
+
+Comes in: manifests. Goes out: an immutable `FileIndex`. From one snapshot to the next only new
+manifests are read. A bound that is missing means "may match": a file is never left out by a guess.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from k2.lake.manifest import EPOCH, Entry, day_of
+from k2.lake.metadata import SETTLED_SPEC
+from k2.lake.sort import bucket
+
+LEAST, GREATEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+_NO_DATE: Final = np.iinfo(np.int32).min
+_NO_BUCKET: Final = -1
+# No UTF-8 text holds the byte 0xff: this is after every one.
+_LAST_TEXT: Final = b"\xff"
+_DAWN: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+T = TypeVar("T")
+Longs = npt.NDArray[np.int64]
+Texts = npt.NDArray[np.bytes_]
+
+
+@dataclass(frozen=True, slots=True)
+class DataFileRef:
+    """One file that may hold rows of interest.
+
+    `path` is local. `sequence` is the commit that added the file: the commit of each of its rows
+    whose `commit_sequence` is null. `whole`: asked as of a commit, every row was there by then; if
+    False, rows with a greater commit are to be left out. Bounds are inclusive and None where
+    unknown; timestamps are microseconds since 1970 (UTC) of the table's time column. `settled`
+    files hold one bucket's symbols only.
+    """
+
+    path: str
+    sequence: int
+    rows: int
+    bytes: int
+    whole: bool
+    settled: bool
+    exchange_date: date | None
+    min_symbol: str | None
+    max_symbol: str | None
+    min_timestamp: int | None
+    max_timestamp: int | None
+
+
+@dataclass(frozen=True)
+class FileColumns:
+    """Data files as columns of equal length, in no order."""
+
+    path: npt.NDArray[np.object_]
+    spec: npt.NDArray[np.int16]
+    bucket: npt.NDArray[np.int16]
+    exchange_date: npt.NDArray[np.int32]
+    sequence: Longs
+    rows: Longs
+    bytes: Longs
+    min_symbol: Texts
+    max_symbol: Texts
+    min_trade_id: Texts
+    max_trade_id: Texts
+    min_timestamp: Longs
+    max_timestamp: Longs
+    min_commit: Longs
+    """Least `commit_sequence` written in the file; `GREATEST` if all are null."""
+    max_commit: Longs
+    """Greatest commit of any row, nulls taken as the file's own sequence number."""
+
+    @classmethod
+    def concatenated(cls, parts: Sequence["FileColumns"]) -> "FileColumns":
+        """All files of all parts."""
+        if not parts:
+            return columns_of([], {}, None)
+        if len(parts) == 1:
+            return parts[0]
+        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+
+
+def columns_of(
+    entries: Sequence[Entry], field_ids: Mapping[str, int], time: str | None
+) -> FileColumns:
+    """The columns of a manifest's live entries; `time` names the table's time column."""
+    read = _Bounds(entries, field_ids)
+    files = [entry["data_file"] for entry in entries]
+    partitions = [file["partition"] for file in files]
+    sequence = np.array([entry["sequence_number"] for entry in entries], np.int64)
+    least, greatest = read.commits(sequence)
+    buckets = [p.get("symbol_bucket") for p in partitions]
+    return FileColumns(
+        path=_objects([local(file["file_path"]) for file in files]),
+        spec=np.array([SETTLED_SPEC if b is not None else 0 for b in buckets], np.int16),
+        bucket=np.array([_NO_BUCKET if b is None else b for b in buckets], np.int16),
+        exchange_date=np.array([_days(p.get("exchange_date")) for p in partitions], np.int32),
+        sequence=sequence,
+        rows=np.array([file["record_count"] for file in files], np.int64),
+        bytes=np.array([file["file_size_in_bytes"] for file in files], np.int64),
+        min_symbol=read.texts("symbol", "lower_bounds", b""),
+        max_symbol=read.texts("symbol", "upper_bounds", _LAST_TEXT),
+        min_trade_id=read.texts("trade_id", "lower_bounds", b""),
+        max_trade_id=read.texts("trade_id", "upper_bounds", _LAST_TEXT),
+        min_timestamp=read.longs(time, "lower_bounds", LEAST),
+        max_timestamp=read.longs(time, "upper_bounds", GREATEST),
+        min_commit=least,
+        max_commit=greatest,
+    )
+
+
+class _Bounds:
+    """The bounds of each entry, by column."""
+
+    def __init__(self, entries: Sequence[Entry], field_ids: Mapping[str, int]) -> None:
+        self._ids = field_ids
+        self._files = [entry["data_file"] for entry in entries]
+        self._maps: dict[str, list[dict[int, Any]]] = {
+            name: [{e["key"]: e["value"] for e in file.get(name) or ()} for file in self._files]
+            for name in ("lower_bounds", "upper_bounds", "null_value_counts")
+        }
+
+    def texts(self, column: str, which: str, missing: bytes) -> Texts:
+        key = self._ids.get(column, -1)
+        found = [of.get(key, missing) for of in self._maps[which]]
+        return np.array(found, dtype=np.bytes_)
+
+    def longs(self, column: str | None, which: str, missing: int) -> Longs:
+        key = self._ids.get(column, -1) if column else -1
+        found = [_long(of.get(key), missing) for of in self._maps[which]]
+        return np.array(found, np.int64)
+
+    def commits(self, sequence: Longs) -> tuple[Longs, Longs]:
+        """Least commit written out, and greatest commit of any row."""
+        key = self._ids.get("commit_sequence", -1)
+        rows = np.array([file["record_count"] for file in self._files], np.int64)
+        nulls = np.array([of.get(key, -1) for of in self._maps["null_value_counts"]], np.int64)
+        # Where nulls were not counted, some may be written out and some not.
+        least = self.longs("commit_sequence", "lower_bounds", LEAST)
+        least[nulls == rows] = GREATEST
+        greatest = self.longs("commit_sequence", "upper_bounds", GREATEST)
+        greatest = np.where(nulls == 0, greatest, np.maximum(greatest, sequence))
+        greatest[nulls == rows] = sequence[nulls == rows]
+        # A row cannot have been committed after its file was.
+        return least, np.minimum(greatest, sequence)
+
+
+class FileIndex:
+    """The live files of one snapshot. Immutable; any thread may ask."""
+
+    def __init__(self, columns: FileColumns) -> None:
+        self.columns = columns
+
+    def __len__(self) -> int:
+        return len(self.columns.path)
+
+    @property
+    def rows(self) -> int:
+        """Rows in all files."""
+        return int(self.columns.rows.sum())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all files."""
+        return int(self.columns.bytes.sum())
+
+    def select(
+        self,
+        *,
+        symbols: Iterable[str] | None = None,
+        dates: tuple[date | None, date | None] | None = None,
+        times: tuple[datetime | None, datetime | None] | None = None,
+        trade_ids: tuple[str, str] | None = None,
+        as_of: int | None = None,
+    ) -> tuple[DataFileRef, ...]:
+        """The files that may hold matching rows, oldest commit first.
+
+        `symbols`: any of these. `dates`: exchange dates, both ends inclusive. `times`: half-open,
+        zoned, of the table's time column. `trade_ids`: inclusive, compared as UTF-8 bytes.
+        `as_of`: rows brought in by commits up to this number, inclusive. None leaves an end open.
+        """
+        of = self.columns
+        mask = np.ones(len(of.path), dtype=np.bool_)
+        if symbols is not None:
+            mask &= self._may_hold(symbols)
+        if dates is not None:
+            first, last = dates
+            if first is not None:
+                mask &= (of.exchange_date >= (first - EPOCH).days) | (of.exchange_date == _NO_DATE)
+            if last is not None:
+                mask &= of.exchange_date <= (last - EPOCH).days
+        if times is not None:
+            start, end = times
+            if start is not None:
+                mask &= of.max_timestamp >= to_microseconds(start)
+            if end is not None:
+                mask &= of.min_timestamp < to_microseconds(end)
+        if trade_ids is not None:
+            mask &= of.max_trade_id >= trade_ids[0].encode()
+            mask &= of.min_trade_id <= trade_ids[1].encode()
+        if as_of is not None:
+            mask &= (of.sequence <= as_of) | (of.min_commit <= as_of)
+        chosen = np.flatnonzero(mask)
+        return self._refs(chosen[np.argsort(of.sequence[chosen], kind="stable")], as_of)
+
+    def _may_hold(self, symbols: Iterable[str]) -> npt.NDArray[np.bool_]:
+        of = self.columns
+        mask = np.zeros(len(of.path), dtype=np.bool_)
+        for symbol in symbols:
+            text = symbol.encode()
+            inside = (of.min_symbol <= text) & (of.max_symbol >= text)
+            mask |= inside & ((of.bucket == _NO_BUCKET) | (of.bucket == bucket(symbol)))
+        return mask
+
+    def _refs(self, chosen: Longs, as_of: int | None) -> tuple[DataFileRef, ...]:
+        of = self.columns
+        bound = GREATEST if as_of is None else as_of
+        return tuple(
+            DataFileRef(
+                path=of.path[i],
+                sequence=int(of.sequence[i]),
+                rows=int(of.rows[i]),
+                bytes=int(of.bytes[i]),
+                whole=bool(of.max_commit[i] <= bound),
+                settled=bool(of.spec[i] == SETTLED_SPEC),
+                exchange_date=_known(of.exchange_date[i], _NO_DATE, lambda v: day_of(int(v))),
+                min_symbol=_known(of.min_symbol[i], b"", bytes.decode),
+                max_symbol=_known(of.max_symbol[i], _LAST_TEXT, bytes.decode),
+                min_timestamp=_known(of.min_timestamp[i], LEAST, int),
+                max_timestamp=_known(of.max_timestamp[i], GREATEST, int),
+            )
+            for i in chosen
+        )
+
+
+def _known(value: Any, missing: Any, convert: Callable[[Any], T]) -> T | None:
+    return None if value == missing else convert(value)
+
+
+def to_microseconds(when: datetime) -> int:
+    """Microseconds since 1970-01-01 UTC of a zoned time."""
+    return (when - _DAWN) // timedelta(microseconds=1)
+
+
+def local(uri: str) -> str:
+    """The local path of a file's URI."""
+    return uri.removeprefix("file://")
+
+
+def _days(value: date | int | None) -> int:
+    if value is None:
+        return _NO_DATE
+    return (value - EPOCH).days if isinstance(value, date) else value
+
+
+def _long(bound: bytes | None, missing: int) -> int:
+    return missing if bound is None else int.from_bytes(bound, "little", signed=True)
+
+
+def _objects(values: list[str]) -> npt.NDArray[np.object_]:
+    found = np.empty(len(values), dtype=np.object_)
+    found[:] = values
+    return found

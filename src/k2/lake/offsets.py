@@ -1,0 +1,100 @@
+"""What a table remembers besides its rows: offsets of the log, the outbox, what is absorbed.
+
+Each is one JSON document in a property of the table, compared as a whole when it changes.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Final, TypeAlias
+
+from k2.model import Exchange
+
+OFFSETS: Final = "k2.offsets"
+OUTBOX: Final = "k2.outbox"
+ABSORBED: Final = "k2.absorbed"
+EXCHANGE: Final = "k2.exchange."
+COMMIT_ID: Final = "k2.commit-id"
+
+
+@dataclass(frozen=True)
+class TopicOffsets:
+    """Of one topic: the log's identity, and for each partition the first offset not committed."""
+
+    log_id: str
+    next_offset: Mapping[int, int]
+
+
+Offsets: TypeAlias = dict[str, TopicOffsets]
+
+
+def offsets_to_json(offsets: Mapping[str, TopicOffsets]) -> str:
+    """The document as it is stored: equal offsets give equal text."""
+    found = {
+        topic: {
+            "log_id": of.log_id,
+            "next_offset": {str(p): of.next_offset[p] for p in sorted(of.next_offset)},
+        }
+        for topic, of in sorted(offsets.items())
+    }
+    return json.dumps(found, separators=(",", ":"))
+
+
+def offsets_from_json(text: str) -> Offsets:
+    """What `offsets_to_json` wrote."""
+    return {
+        topic: TopicOffsets(of["log_id"], {int(p): o for p, o in of["next_offset"].items()})
+        for topic, of in json.loads(text).items()
+    }
+
+
+def moved(start: Mapping[str, TopicOffsets], end: Mapping[str, TopicOffsets]) -> set[str]:
+    """The topics and partitions, as `topic[partition]`, in which the two documents differ."""
+    first, second = _flat(start), _flat(end)
+    return {
+        place for place in first.keys() | second.keys() if first.get(place) != second.get(place)
+    }
+
+
+def _flat(offsets: Mapping[str, TopicOffsets]) -> dict[str, tuple[str, int]]:
+    return {
+        f"{topic}[{partition}]": (of.log_id, offset)
+        for topic, of in offsets.items()
+        for partition, offset in of.next_offset.items()
+    }
+
+
+@dataclass(frozen=True)
+class OutboxEntry:
+    """A ledger's file that a commit of a main table named: it counts since `sequence`, the
+    commit's number. `path` is a local path.
+    """
+
+    ledger: str
+    path: str
+    rows: int
+    sequence: int
+
+
+def outbox_to_json(outbox: Iterable[OutboxEntry]) -> str:
+    """The outbox as it is stored."""
+    return json.dumps([asdict(entry) for entry in outbox], separators=(",", ":"))
+
+
+def outbox_from_json(text: str) -> tuple[OutboxEntry, ...]:
+    """What `outbox_to_json` wrote."""
+    return tuple(OutboxEntry(**entry) for entry in json.loads(text))
+
+
+def exchanges_in(properties: Mapping[str, str]) -> dict[str, Exchange]:
+    """The exchanges declared in a table's properties, by name."""
+    return {
+        name.removeprefix(EXCHANGE): Exchange.from_json(text)
+        for name, text in properties.items()
+        if name.startswith(EXCHANGE)
+    }
+
+
+def absorbed_in(properties: Mapping[str, str]) -> dict[str, int]:
+    """Of a ledger: for each main table, the commit up to which (inclusive) it took the outbox."""
+    return {table: int(n) for table, n in json.loads(properties.get(ABSORBED, "{}")).items()}

@@ -1,0 +1,205 @@
+"""One table: its snapshot, writing files for it, committing them."""
+
+import threading
+from collections.abc import Callable
+from datetime import date, datetime
+from pathlib import Path
+from uuid import UUID
+
+import orjson
+import pyarrow as pa
+
+from k2.errors import BadInput, NotFound, Refused
+from k2.lake import expire, metadata
+from k2.lake.catalog import Catalog
+from k2.lake.commit import Change, Commit, change_of, publish
+from k2.lake.files import WrittenFile, describe, sync_folder, write_durably, write_parquet
+from k2.lake.index import local
+from k2.lake.manifest import EPOCH
+from k2.lake.metadata import FRESH_SPEC, SETTLED_SPEC, Metadata
+from k2.lake.snapshot import Head, Snapshot, load
+from k2.lake.tables import RECORD_TABLES, Definition
+
+
+class LakeTable:
+    """A table of the lake, open. Any thread may call; many processes may have it open at once.
+
+    `absorbed(ledger)` tells up to which commit of this table a ledger has taken its outbox.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        definition: Definition,
+        *,
+        clock: Callable[[], datetime],
+        unique: Callable[[], UUID],
+        absorbed: Callable[[str], int],
+    ) -> None:
+        self.catalog = catalog
+        self.definition = definition
+        self.name = definition.name
+        self.unique = unique
+        self._clock = clock
+        self._absorbed = absorbed
+        self._lock = threading.Lock()
+        self._head: Head | None = None
+
+    # ------------------------------------------------------------------ reading
+
+    def snapshot(self) -> Snapshot:
+        """The table as it is now. Cheap: one look at the catalog when nothing has changed, and
+        else only what is new is read.
+        """
+        return self.head().snapshot
+
+    def head(self) -> Head:
+        """The present metadata document and what follows from it."""
+        head = self._head
+        location = self._location()
+        if head is not None and head.location == location:
+            return head
+        with self._lock:
+            return self._load(location)
+
+    def _load(self, location: str) -> Head:
+        while self._head is None or self._head.location != location:
+            try:
+                self._head = load(location, self.definition, self._head)
+            except FileNotFoundError as error:
+                # Documents and manifests are cleaned up some commits after they were replaced.
+                if (now := self._location()) == location:
+                    raise NotFound(
+                        "a file that the table needs is not there",
+                        place=str(error.filename),
+                        hint="a lake cannot be moved: its files are named by their full path",
+                    ) from error
+                location = now
+        return self._head
+
+    def _location(self) -> str:
+        location = self.catalog.location(self.name)
+        if location is None:
+            raise NotFound(f"there is no table {self.name} yet")
+        return location
+
+    # ------------------------------------------------------------------ writing
+
+    def write(
+        self, table: pa.Table, exchange_date: date | None, *, bucket: int | None = None
+    ) -> WrittenFile:
+        """Write the rows, in their order, to a durable data file that a commit may name.
+
+        `table` has the columns of `definition`; all rows are of that `exchange_date` (None for
+        ledgers) and, for a settled file, of that `bucket`. Raises `Unavailable` when the disk is
+        full, `Refused` when the table has columns that this version of K2 does not know.
+        """
+        head = self.head()
+        ids = head.snapshot.field_ids
+        if unknown := [name for name in ids if name not in self.definition.names]:
+            raise Refused(
+                f"the table has a column that this version does not know: {unknown[0]}",
+                place=self.name,
+                hint="upgrade K2 before it writes to this table",
+            )
+        if (exchange_date is None) == self.definition.partitioned:
+            raise BadInput("records have an exchange_date, ledgers have none", place=self.name)
+        partition: dict[str, int] = {}
+        folder = self._data_folder(head.metadata)
+        if exchange_date is not None:
+            partition["exchange_date"] = (exchange_date - EPOCH).days
+            folder /= f"exchange_date={exchange_date}"
+        if bucket is not None:
+            partition["symbol_bucket"] = bucket
+            folder /= f"symbol_bucket={bucket}"
+        if not folder.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(folder.parent)
+        path = folder / f"{self.unique()}.parquet"
+        footer = write_parquet(path, table, self.definition, ids)
+        size = path.stat().st_size
+        described = describe(f"file://{path}", size, footer, self.definition, ids, partition)
+        spec_id = FRESH_SPEC if bucket is None else SETTLED_SPEC
+        return WrittenFile(self.name, str(path), footer.num_rows, size, spec_id, described)
+
+    def commit(self, commit: Commit) -> Snapshot:
+        """Make files and offsets the table's next snapshot, all or nothing; returns when durable.
+
+        Raises `Fenced` if another writer moved offsets that this commit moves, `Conflict` if one
+        moved other offsets of the table, `Refused` for an exchange declared differently,
+        `Unavailable` when catalog or disk fail. Sending the same commit again doubles nothing.
+        """
+        return publish(self, change_of(commit, self._absorbed))
+
+    def apply(self, change: Change) -> Snapshot:
+        """As `commit`, for any change of the table."""
+        return publish(self, change)
+
+    # ------------------------------------------------------------------ what a commit asks
+
+    @property
+    def metadata_folder(self) -> Path:
+        """Where metadata documents, manifest lists and manifests stand."""
+        return Path(local(self.head().metadata["location"])) / "metadata"
+
+    def now_ms(self) -> int:
+        """The clock, in milliseconds since 1970."""
+        return int(self._clock().timestamp() * 1000)
+
+    def expired(self, old: Metadata) -> set[int]:
+        """Ids of the snapshots that the next commit lets go of."""
+        if self.name not in RECORD_TABLES:
+            return expire.expired(old, old["last-sequence-number"])
+        return expire.expired(old, self._absorbed("commits"))
+
+    def metadata_name(self, before: str, unique: UUID) -> str:
+        """File name of the document that follows the one at `before`."""
+        version = int(before.rsplit("/", 1)[1].split("-", 1)[0]) + 1
+        return f"{version:05d}-{unique}.metadata.json"
+
+    def adopt(self, location: str) -> Head:
+        """Read back the document that this process has just swapped in."""
+        with self._lock:
+            return self._load(location)
+
+    def _data_folder(self, document: Metadata) -> Path:
+        return Path(local(document["location"])) / "data"
+
+    # ------------------------------------------------------------------ making and evolving
+
+    def ensure(self, folder: Path) -> None:
+        """Make the table below `folder` if there is none; add the columns that it lacks."""
+        location = self.catalog.location(self.name)
+        if location is None:
+            self._create(folder)
+        while (head := self.head()) and (
+            wanted := metadata.evolve(head.metadata, self.definition)
+        ) is not None:
+            self._replace(head, wanted)
+
+    def _create(self, folder: Path) -> None:
+        home = folder / self.name
+        (home / "metadata").mkdir(parents=True, exist_ok=True)
+        (home / "data").mkdir(exist_ok=True)
+        unique = self.unique()
+        document = metadata.new_table(
+            self.definition, f"file://{home}", str(self.unique()), self.now_ms()
+        )
+        path = home / "metadata" / f"00000-{unique}.metadata.json"
+        self._publish_document(path, document)
+        for parent in (home, folder):
+            sync_folder(parent)
+        if not self.catalog.create(self.name, f"file://{path}"):
+            path.unlink()
+
+    def _replace(self, head: Head, wanted: Metadata) -> None:
+        new, _ = metadata.succeed(head.metadata, wanted, head.location, self.now_ms())
+        path = self.metadata_folder / self.metadata_name(head.location, self.unique())
+        self._publish_document(path, new)
+        if not self.catalog.swap(self.name, head.location, f"file://{path}", path.exists):
+            path.unlink()
+
+    @staticmethod
+    def _publish_document(path: Path, document: Metadata) -> None:
+        write_durably(path, orjson.dumps(document))
+        sync_folder(path.parent)

@@ -1,0 +1,99 @@
+"""Commits: exact offsets, one winner, nothing half done."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from k2.errors import Conflict, Fenced, Refused
+from k2.lake import Commit, Lake, open_lake
+from k2.model import Exchange
+from tests.lake.make import DAY, append, at, trades
+
+SIM = Exchange("sim", "crypto", "UTC")
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Iterator[Lake]:
+    lake = open_lake(tmp_path / "lake")
+    yield lake
+    lake.close()
+
+
+def test_a_commit_brings_rows_and_offsets_together(lake: Lake) -> None:
+    table = lake.table("trades")
+    assert table.snapshot().sequence == 0
+
+    file = table.write(trades(100), DAY)
+    assert table.snapshot().files.rows == 0
+    done = table.commit(Commit((file,), {}, at(100), exchanges=(SIM,)))
+
+    assert (done.sequence, done.files.rows, done.offsets) == (1, 100, at(100))
+    assert done.exchanges == {"sim": SIM}
+    assert table.snapshot() == done
+
+
+def test_an_empty_commit_is_a_snapshot(lake: Lake) -> None:
+    done = lake.table("trades").commit(Commit((), {}, at(7)))
+
+    assert (done.sequence, done.files.rows, done.offsets) == (1, 0, at(7))
+
+
+def test_a_commit_sent_twice_is_one(lake: Lake) -> None:
+    table = lake.table("trades")
+    commit = Commit((table.write(trades(100), DAY),), {}, at(100))
+
+    first, second = table.commit(commit), table.commit(commit)
+
+    assert first.sequence == second.sequence == 1
+    assert second.files.rows == 100
+
+
+def test_a_zombie_is_fenced(lake: Lake, tmp_path: Path) -> None:
+    zombie = open_lake(tmp_path / "lake").table("trades")
+    stale = Commit((zombie.write(trades(50), DAY),), zombie.snapshot().offsets, at(50))
+    append(lake.table("trades"), 100)
+
+    with pytest.raises(Fenced) as caught:
+        zombie.commit(stale)
+
+    assert caught.value.place == "trades: market.crypto.trades.sim[0]"
+    assert zombie.snapshot().files.rows == 100
+    assert not left_over(lake)
+
+
+def test_a_commit_on_other_partitions_is_a_conflict_and_can_be_sent_anew(lake: Lake) -> None:
+    table = lake.table("trades")
+    file = table.write(trades(50, partition=1), DAY)
+    stale = Commit((file,), {}, at(50, 1))
+    append(table, 100)
+
+    with pytest.raises(Conflict) as caught:
+        table.commit(stale)
+    assert not isinstance(caught.value, Fenced)
+
+    head = table.snapshot().offsets
+    done = table.commit(replace(stale, start=head, end=at(50, 1, head)))
+    assert done.files.rows == 150
+    assert done.offsets[next(iter(done.offsets))].next_offset == {0: 100, 1: 50}
+
+
+def test_an_exchange_cannot_be_declared_differently(lake: Lake) -> None:
+    table = lake.table("trades")
+    table.commit(Commit((), {}, {}, exchanges=(SIM,)))
+    other = replace(SIM, day_roll=timedelta(hours=1))
+
+    with pytest.raises(Refused, match="declared differently"):
+        table.commit(Commit((), {}, {}, exchanges=(other,)))
+
+
+def left_over(lake: Lake) -> set[str]:
+    """Metadata files that the present document does not name."""
+    head = lake.table("trades").head()
+    named = {head.location, *(e["metadata-file"] for e in head.metadata["metadata-log"])}
+    named |= {s["manifest-list"] for s in head.metadata["snapshots"]}
+    named |= {m["manifest_path"] for m in head.manifests}
+    folder = lake.folder / "tables" / "trades" / "metadata"
+    return {path.name for path in folder.iterdir()} - {uri.rsplit("/", 1)[1] for uri in named}
