@@ -59,8 +59,8 @@ def emit(parameters: Parameters, block: Block) -> Emitted:
     there = rows[: last + 1]
     kept = there[faults[there] != _GAP]
     again = there[faults[there] == _DUPLICATE]
-    slots = np.concatenate((kept + np.where(faults[kept] == _LATE, drawn.delays[kept], 0),
-                            again + 1 + drawn.delays[again] % 256))  # fmt: skip
+    late = np.where(faults[kept] == _LATE, drawn.delays[kept], 0)
+    slots = np.concatenate((kept + late, again + 1 + drawn.delays[again] % 256))
     # What would come after the end of the block, or of the market, comes at its end.
     slots = np.minimum(slots, last)
     order = np.argsort(slots, kind="stable")
@@ -82,8 +82,7 @@ def injected(parameters: Parameters, first: int, end: int) -> pa.Table:
     fault (gap, duplicate, late, malformed), detail (what is malformed, else null).
     """
     market = Market(parameters)
-    if parameters.count is not None:
-        end = min(end, parameters.count)
+    end = min(end, parameters.count)
     parts = [
         _list(market, number, first - number * BLOCK, end - number * BLOCK)
         for number in range(first // BLOCK, -(-end // BLOCK))
@@ -135,11 +134,9 @@ def _draw(parameters: Parameters, number: int) -> _Drawn | None:
     # 0 … 3 for the four faults, 4 beyond all their shares.
     found = np.searchsorted(edges, words >> np.uint64(32), side="right")
     faults = np.array([_GAP, _DUPLICATE, _LATE, _MALFORMED, _NONE])[found]
-    last = BLOCK - 1
-    if parameters.count is not None:
-        last = min(last, parameters.count - number * BLOCK - 1)
-    # Too near the end to be late: these stay as they are.
-    faults[max(0, last - _LEAST_DELAY) :][faults[max(0, last - _LEAST_DELAY) :] == _LATE] = _NONE
+    last = min(BLOCK, parameters.count - number * BLOCK) - 1
+    # Those too near the end to be late stay as they are.
+    faults[(faults == _LATE) & (np.arange(BLOCK) > last - _LEAST_DELAY)] = _NONE
     delays = _LEAST_DELAY + (words & np.uint64(16_383)).astype(np.int64)
     choices = ((words >> np.uint64(16)) & np.uint64(0xFFFF)).astype(np.int64) % len(MALFORMED)
     return _Drawn(faults, delays, choices, last)

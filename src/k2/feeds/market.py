@@ -6,6 +6,7 @@ records of each symbol, so its sequences begin at (block x quota), and prices at
 sums of noise at doubling distances, which look like a random walk and need no history.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from math import isqrt
@@ -21,6 +22,8 @@ CELL: Final = 1 << 8
 """Records between two moves of the mid prices: 256 cells make a block."""
 CELLS: Final = BLOCK // CELL
 MOST_SYMBOLS: Final = 5_000
+MOST_RECORDS: Final = 1 << 40
+"""A market ends after these, 13 days at a million a second: its times would pass 64 bits later."""
 
 KNOWN: Final = (
     ("BTCUSDT", "67000"),
@@ -59,7 +62,10 @@ _FARTHEST: Final = _ONE * 8 // 100
 """Most that the slowest noise moves; all noises together keep prices within +-50 % of the base."""
 
 # What a random stream is for: the second word of its seed.
-_LEVELS, _WALKS, _BURSTS, _RECORDS, _FAULTS, _NAMES = range(6)
+_LEVELS, _WALKS, _ACTIVITIES, _BURSTS, _RECORDS, _FAULTS, _NAMES = range(7)
+
+_ACTIVITY_HEIGHTS: Final = (56,) * 14
+"""Of the noise in the logarithm (base 2, in 1/256) of traded quantities, at 1, 2, 4 … blocks."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class Parameters:
     """What shapes the records: equal parameters give equal records on any machine.
 
     `pace` is in records/s of market time. Fault rates are shares of 2**32, at most 2**32 together.
-    `count` ends the market (the record number is exclusive); None: it never ends.
+    `count` ends the market: the number of its last record plus one.
     """
 
     seed: int = 1
@@ -78,7 +84,7 @@ class Parameters:
     duplicates: int = 0
     late: int = 0
     malformed: int = 0
-    count: int | None = None
+    count: int = MOST_RECORDS
 
 
 @dataclass(frozen=True)
@@ -156,10 +162,10 @@ class Market:
         is_quote = kind == 1 if len(self.parameters.kinds) == 2 else self._only_quotes()
         is_buy = (bits & np.uint64(1)).astype(bool)
         prices = self._prices_of(number, symbols, bits, is_quote, is_buy)
-        lots = self.lots[symbols]
-        quantities = (_lot_counts(sizes[:, 0]) * lots, _lot_counts(sizes[:, 1]) * lots)
+        lots, activities = self.lots[symbols], self._activities(number)[symbols]
+        small, large = (_lot_counts(sizes[:, n], activities) * lots for n in (0, 1))
         times = self._times(number, (bits >> np.uint64(8)) & np.uint64(255))
-        return Block(number, is_quote, symbols, sequences, times, is_buy, prices, quantities)
+        return Block(number, is_quote, symbols, sequences, times, is_buy, prices, (small, large))
 
     def _only_quotes(self) -> npt.NDArray[np.bool_]:
         return np.full(BLOCK, self.parameters.kinds == ("quotes",))
@@ -186,7 +192,7 @@ class Market:
     def _bids(self, number: int) -> Ints:
         """Best bid of each cell and symbol, in ticks: [CELLS, symbols]."""
         width = len(self.names) + 1
-        start, end = self._level(number), self._level(number + 1)
+        start, end = (self._noise(_LEVELS, self._heights, n) for n in (number, number + 1))
         steps = draw(self.parameters.seed, _WALKS, number, 0, CELLS * width // 2 + 1)
         moves = _spread_evenly(steps.view("<u4")[: CELLS * width], self._step)
         walks = np.cumsum(moves.reshape(CELLS, width), axis=0)
@@ -197,18 +203,26 @@ class Market:
         relative = walks[:, 1:] * 150 + walks[:, :1] * self._follows >> 8
         return self._bases + (self._bases * relative >> 32)
 
-    def _level(self, number: int) -> Ints:
-        """Relative moves at the beginning of block `number`: common factor, then each symbol."""
+    def _activities(self, number: int) -> Ints:
+        """By how much more or less is traded in each symbol during the block, in 1/8192."""
+        noise = self._noise(_ACTIVITIES, _ACTIVITY_HEIGHTS, number)
+        # 2**x, with a straight line between whole x; x lies between -7 and 7.
+        whole, fraction = np.divmod(noise[1:] + noise[0], 256)
+        return (256 + fraction << (whole + 7)) >> 2
+
+    def _noise(self, purpose: int, heights: Sequence[int], number: int) -> Ints:
+        """What all symbols share, then each symbol's own, at the beginning of block `number`.
+
+        Noise in +-height at the multiples of 1, 2, 4 … blocks with straight lines between, summed.
+        """
         width = len(self.names) + 1
-        level = np.zeros(width, dtype=np.int64)
-        for octave, height in enumerate(self._heights):
+        total = np.zeros(width, dtype=np.int64)
+        for octave, height in enumerate(heights):
             index, inside = number >> octave, number & ((1 << octave) - 1)
-            left, right = (
-                _spread_evenly(draw(self.parameters.seed, _LEVELS, octave, i, width) >> 32, height)
-                for i in (index, index + 1)
-            )
-            level += left + ((right - left) * inside >> octave)
-        return level
+            words = (draw(self.parameters.seed, purpose, octave, index + n, width) for n in (0, 1))
+            left, right = (_spread_evenly(w >> np.uint64(32), height) for w in words)
+            total += left + ((right - left) * inside >> octave)
+        return total
 
     def _times(self, number: int, jitter: npt.NDArray[np.uint64]) -> Ints:
         """Microseconds since the beginning, ascending, at an intensity that varies."""
@@ -282,7 +296,11 @@ def _spread_evenly(words: npt.NDArray[Any], height: int) -> Ints:
     return (words.astype(np.int64) * (2 * height + 1) >> 32) - height
 
 
-def _lot_counts(words: npt.NDArray[np.uint16]) -> Ints:
-    """16-bit words to 1 … 16,384: most are small (half are below 1,024), a few large."""
+def _lot_counts(words: npt.NDArray[np.uint16], activities: Ints) -> Ints:
+    """16-bit words to numbers of lots: most are small (half are below 1,024), a few 16 x that.
+
+    All of it times the activity, in 1/8192.
+    """
     wide = words.astype(np.uint64)
-    return (1 + (wide * wide * wide * wide >> np.uint64(50))).astype(np.int64)
+    counts = (wide * wide * wide * wide >> np.uint64(50)).astype(np.int64)
+    return 1 + (counts * activities >> 13)

@@ -12,16 +12,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pyarrow as pa
 
 from k2.errors import Broken, Unavailable
 from k2.feeds.port import EndOfFeed, Feed, FeedInterrupted, Records
-from k2.log import Log
-
-if TYPE_CHECKING:
-    from k2.log import Producer
+from k2.log import Log, Producer
 
 POSITIONS: Final = "k2.positions"
 """The compacted topic that holds each feed's position, the feed's name being the key."""
@@ -82,7 +79,7 @@ def read_position(log: Log, name: str) -> str | None:
 
 def run_feed(
     feed: Feed,
-    producer: "Producer",
+    producer: Producer,
     log: Log,
     stop: Callable[[], bool],
     on_progress: Callable[[Progress], None] | None = None,
@@ -109,7 +106,7 @@ class _Run:
     def __init__(
         self,
         feed: Feed,
-        producer: "Producer",
+        producer: Producer,
         log: Log,
         stop: Callable[[], bool],
         on_progress: Callable[[Progress], None],
@@ -131,6 +128,9 @@ class _Run:
         self._failures = 0
 
     def until_end(self) -> None:
+        for exchange in self._exchanges.values():
+            if not self._insist(partial(self._producer.declare, exchange)):
+                return
         while not self._stop():
             try:
                 found = self._feed.read()

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from k2.errors import BadInput
 from k2.feeds.faults import Emitted, emit, injected
-from k2.feeds.market import BLOCK, MOST_SYMBOLS, Block, Ints, Market, Parameters
+from k2.feeds.market import BLOCK, MOST_RECORDS, MOST_SYMBOLS, Block, Ints, Market, Parameters
 from k2.feeds.port import EndOfFeed, Records
 from k2.model import DICTIONARY_TYPE, PRICE_TYPE, TIMESTAMP_TYPE, Exchange, latest
 
@@ -53,16 +53,16 @@ def open_feed(rest: str, position: str | None, clock: Callable[[], datetime]) ->
     """The feed of a URL, `rest` being what follows `simulator:`, from `position` on.
 
     Parameters: `symbols` (20), `rate` (1000, records/s, or `max`), `seed` (1), `exchange`
-    (simulated), `kinds` (trades,quotes), `count` (none: it never ends), `start`
+    (simulated), `kinds` (trades,quotes), `count` (of records, 2**40), `start`
     (2026-01-05T00:00:00Z) and `nominal` (20000, records/s of market time) for `rate=max`, `chunk`
     (65536), and shares of records with a fault: `gaps`, `duplicates`, `late`, `malformed` (0).
     Raises `BadInput` for a parameter or position that cannot be.
     """
-    number = 0
-    if position is not None:
-        if not position.isascii() or not position.isdigit():
-            raise BadInput("no position of a simulator", found=position, expected="a record number")
-        number = int(position)
+    number = 0 if position is None else _number(position)
+    if number is None:
+        raise BadInput(
+            "the position is none of a simulator's", found=position, expected="a record number"
+        )
     return SimulatorFeed(parse(rest), number, clock)
 
 
@@ -70,10 +70,13 @@ def parse(rest: str) -> Options:
     """The options of `?symbols=50&rate=max`. Raises `BadInput`, naming the parameter."""
     text = rest.removeprefix("?")
     try:
-        pairs = parse_qsl(text, strict_parsing=True) if text else []
+        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=True) if text else []
     except ValueError as error:
-        raise BadInput("the simulator's parameters cannot be read", found=rest,
-                       expected="?name=value&name=value") from error  # fmt: skip
+        raise BadInput(
+            "the simulator's parameters cannot be read",
+            found=rest,
+            expected="?name=value&name=value",
+        ) from error
     given = dict(pairs)
     if unknown := [name for name in given if name not in _EXPECTED]:
         raise BadInput(
@@ -93,7 +96,7 @@ def parse(rest: str) -> Options:
         duplicates=_share(given, "duplicates"),
         late=_share(given, "late"),
         malformed=_share(given, "malformed"),
-        count=_whole(given, "count", 0, 0, 2**47) if "count" in given else None,
+        count=_whole(given, "count", MOST_RECORDS, 0, MOST_RECORDS),
     )
     if market.gaps + market.duplicates + market.late + market.malformed > 2**32:
         raise BadInput("more faults than records", found=rest, expected="shares of at most 1")
@@ -129,13 +132,11 @@ class SimulatorFeed:
         Raises `EndOfFeed` after `count` records.
         """
         end = self._options.market.count
-        if end is not None and self._next >= end:
+        if self._next >= end:
             raise EndOfFeed
         number, first = divmod(self._next, BLOCK)
         block, parts = self._open_block(number)
-        stop = min(first + self._options.chunk, BLOCK)
-        if end is not None:
-            stop = min(stop, end - number * BLOCK)
+        stop = min(first + self._options.chunk, BLOCK, end - number * BLOCK)
         if self._options.live:
             self._wait()
         now = _micros(self._clock())
@@ -288,10 +289,18 @@ _EXPECTED: Final = (
 )
 
 
+def _number(text: str) -> int | None:
+    """The whole number that the text is; None if it is none that a market could count to."""
+    if text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= MOST_RECORDS:
+        return int(text)
+    return None
+
+
 def _whole(given: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
     text = given.get(name, str(default))
-    if text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most:
-        return int(text)
+    number = _number(text)
+    if number is not None and least <= number <= most:
+        return number
     also = " or max" if name == "rate" else ""
     raise BadInput(
         f"the simulator's {name} cannot be that",
