@@ -377,7 +377,7 @@ def _scan(
 
 def past(table: pa.Table, snapshot: Snapshot) -> pa.Table:
     """The rows of `table` (all of one topic) at or past the snapshot's offsets."""
-    topic = table["log_topic"][0].as_py() if table.num_rows else None
+    topic = str(table["log_topic"][0]) if table.num_rows else ""
     offsets = snapshot.offsets.get(topic)
     if offsets is None:
         return table

@@ -110,7 +110,7 @@ class _KindTail:
 
     def _join(self, snapshot: Snapshot) -> pa.Table:
         if not self._runs:
-            return self._table.arrow.empty_table().drop_columns(["commit_sequence"])
+            return self._table.definition.arrow.empty_table().drop_columns(["commit_sequence"])
         return pa.concat_tables([run.rows for run in self._runs])
 
 

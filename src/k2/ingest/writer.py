@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 import pyarrow as pa
@@ -28,7 +28,7 @@ from k2.lake import (
     TopicOffsets,
     WrittenFile,
     absorb,
-    sort,
+    sort_indices,
 )
 from k2.log import Log, Registry, retain
 from k2.model import Exchange, kinds
@@ -255,7 +255,7 @@ class _Line:
             runs,
             dict(self._offsets),
             end,
-            self._follower.exchanges,
+            tuple(self._follower.exchanges.values()),
         )
         self._offsets = end
         self._commit = self._committer.submit(self._run_commit, job)
@@ -298,7 +298,7 @@ class _Batch:
     runs: list[Decided]
     start: Offsets
     end: Offsets
-    exchanges: Mapping[str, Exchange]
+    exchanges: tuple[Exchange, ...]
 
 
 def commit_batch(
@@ -319,10 +319,12 @@ def commit_batch(
             break
     summary = {
         "k2.rows": str(sum(run.rows.num_rows for run in batch.runs)),
-        "k2.duplicates": str(sum(run.duplicates.num_rows for run in batch.runs)),
-        "k2.rejected": str(sum(run.rejected.num_rows for run in batch.runs)),
     }
-    return table.commit(Commit(files, batch.start, batch.end, outbox, batch.exchanges, summary))
+    snapshot = table.commit(
+        Commit(tuple(files), batch.start, batch.end, outbox, batch.exchanges, summary)
+    )
+    on_step("answer")
+    return snapshot
 
 
 def _moved(start: Offsets, runs: Sequence[Decided], log_ids: Mapping[str, str]) -> Offsets:
@@ -343,21 +345,28 @@ def _write_rows(table: LakeTable, runs: Sequence[pa.Table]) -> list[WrittenFile]
         return [table.write(rows, None)]
     days = pc.unique(rows["exchange_date"]).sort()
     if len(days) == 1:
-        return [table.write(sort(rows), days[0].as_py())]
+        return [_write_day(table, rows, days[0].as_py())]
     return [
-        table.write(sort(rows.filter(pc.equal(rows["exchange_date"], day))), day.as_py())
+        _write_day(table, rows.filter(pc.equal(rows["exchange_date"], day)), day.as_py())
         for day in days
     ]
 
 
-def _write_ledgers(lake: Lake, runs: Sequence[Decided]) -> dict[str, WrittenFile]:
+def _write_day(table: LakeTable, rows: pa.Table, day: date) -> WrittenFile:
+    rows = rows.unify_dictionaries().combine_chunks()
+    rows = rows.take(pa.array(sort_indices(rows)))
+    # Null: the commit that adds the file is the one that brings its rows.
+    return table.write(rows.append_column("commit_sequence", pa.nulls(len(rows), pa.int64())), day)
+
+
+def _write_ledgers(lake: Lake, runs: Sequence[Decided]) -> tuple[WrittenFile, ...]:
     """The batch's rejected and duplicate records, a file each, to be named in its commit."""
     ledgers = {
         "rejected": pa.concat_tables([run.rejected for run in runs]),
         "duplicates": pa.concat_tables([run.duplicates for run in runs]),
     }
-    return {
-        name: lake.table(name).write(entries, None)
+    return tuple(
+        lake.table(name).write(entries, None)
         for name, entries in ledgers.items()
         if entries.num_rows
-    }
+    )

@@ -1,0 +1,117 @@
+"""A home for journeys: log, registry and lake in one folder, and processes that work on it.
+
+The processes fork from a server that has everything imported, so that two hundred of them are quick.
+"""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Final
+
+from k2.errors import Fenced
+from k2.ingest import CommitLimits, Writer, WriterOptions
+from k2.lake import Lake, open_lake
+from k2.lake.catalog import Catalog
+from k2.log import Log, Registry, open_log, open_registry
+
+SKEW: Final = timedelta(minutes=5)
+STEPS: Final = ("files", "commit", "before swap", "after swap", "answer")
+FENCED: Final = 7
+
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(
+    ["tests.journeys.home", "k2.ingest", "pyarrow.dataset", "k2.feeds.simulator"]
+)
+
+
+@dataclass(frozen=True)
+class Home:
+    """One folder's log, registry and lake, open."""
+
+    folder: Path
+    log: Log
+    registry: Registry
+    lake: Lake
+
+    def writer(self, options: WriterOptions | None = None) -> Writer:
+        return Writer(self.log, self.registry, self.lake, options or WriterOptions(skew=SKEW))
+
+    def catch_up(self) -> None:
+        self.writer().run(lambda: False, until_caught_up=True)
+
+
+@contextmanager
+def open_home(folder: Path) -> Iterator[Home]:
+    log = open_log(f"sqlite:{folder / 'log.db'}")
+    registry = open_registry(f"embedded:{folder / 'registry.db'}")
+    lake = open_lake(folder / "lake")
+    try:
+        yield Home(folder, log, registry, lake)
+    finally:
+        lake.close()
+        registry.close()
+        log.close()
+
+
+@dataclass(frozen=True)
+class Blow:
+    """What befalls a writer: at the `nth` time that it takes `step`, this signal to itself."""
+
+    step: str
+    nth: int
+    signal: signal.Signals
+
+
+def start_writer(folder: Path, blow: Blow | None, *, until_caught_up: bool) -> BaseProcess:
+    """A writer in a process of its own, that commits about twenty times a second."""
+    process = processes.Process(target=_write, args=(folder, blow, until_caught_up), daemon=True)
+    process.start()
+    return process
+
+
+def wait_until_stopped(process: BaseProcess) -> None:
+    """Return once the process is stopped by SIGSTOP, or has ended."""
+    while process.is_alive():
+        state = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        if state == "T":
+            return
+        time.sleep(0.005)
+
+
+def _write(folder: Path, blow: Blow | None, until_caught_up: bool) -> None:
+    taken = dict.fromkeys(STEPS, 0)
+
+    def step(name: str) -> None:
+        taken[name] += 1
+        if blow is not None and (name, taken[name]) == (blow.step, blow.nth):
+            os.kill(os.getpid(), blow.signal)
+
+    swap = Catalog.swap
+
+    def swap_in_steps(*args: object) -> bool:
+        step("before swap")
+        swapped = swap(*args)  # type: ignore[arg-type]
+        step("after swap")
+        return swapped
+
+    Catalog.swap = swap_in_steps  # type: ignore[method-assign,assignment]
+    limits = CommitLimits(rows=2_000, interval=timedelta(milliseconds=50))
+    options = WriterOptions(limits=limits, skew=SKEW)
+    with open_home(folder) as home:
+        try:
+            Writer(home.log, home.registry, home.lake, options, on_step=step).run(
+                lambda: False, until_caught_up=until_caught_up
+            )
+        except Fenced:
+            os._exit(FENCED)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,135 @@
+"""The writer killed, and stopped while another takes over, at every step: nothing lost or doubled."""
+
+import os
+import random
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from k2.feeds import Feed, open_feed
+from k2.ingest import audit, table_of
+from k2.log import Producer
+from k2.model import Topic
+from tests.journeys.home import (
+    FENCED,
+    STEPS,
+    Blow,
+    Home,
+    now,
+    open_home,
+    start_writer,
+    wait_until_stopped,
+)
+
+FAULTY = "simulator:?rate=max&symbols=8&seed=11&duplicates=0.02&late=0.02&malformed=0.02"
+
+
+def places_in_log(home: Home) -> Counter[tuple[str, int, int]]:
+    """Every (topic, partition, offset) that the log holds, read message by message."""
+    places: Counter[tuple[str, int, int]] = Counter()
+    for topic, partitions in home.log.topics().items():
+        for partition in range(partitions):
+            offset = home.log.start_offset(topic, partition)
+            while batches := home.log.read(topic, partition, offset, 1 << 24):
+                for batch in batches:
+                    places.update((topic, partition, int(o)) for o in batch.offsets)
+                    offset = batch.next_offset
+    return places
+
+
+def places_in_lake(home: Home) -> Counter[tuple[str, int, int]]:
+    """Every (topic, partition, offset) that a row or a ledger's entry cites, as often as it does."""
+    places: Counter[tuple[str, int, int]] = Counter()
+    columns = ["log_topic", "log_partition", "log_offset"]
+    for name in home.log.topics():
+        topic = Topic.parse(name)
+        assert topic is not None
+        snapshot = home.lake.table(table_of(topic.kind)).snapshot()
+        paths = [file.path for file in snapshot.files.select()]
+        for ledger in ("rejected", "duplicates"):
+            paths += home.lake.ledger_files(ledger, snapshot)
+        for path in paths:
+            table = pq.read_table(path, columns=columns)
+            rows = zip(*(table[c].to_pylist() for c in columns), strict=True)
+            places.update(row for row in rows if row[0] == name)
+    return places
+
+
+def assert_exact(home: Home) -> None:
+    found = audit(home.log, home.lake)
+    assert found.ok, [p for p in found.partitions if p.problem]
+    for part in found.partitions:
+        fates = part.committed + part.duplicate + part.rejected + part.absent + part.in_flight
+        assert part.end_offset - part.start_offset == fates
+
+
+def feed_some(feed: Feed, producer: Producer, rows: int) -> None:
+    (exchange,) = feed.exchanges
+    sent = 0
+    while sent < rows:
+        for records in feed.read():
+            part = records.table.slice(0, rows)
+            producer.send(exchange, records.kind, part)
+            sent += part.num_rows
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_200_kills_lose_and_double_nothing(tmp_path: Path) -> None:
+    seed = 20261124
+    print("seed", seed)
+    chance = random.Random(seed)
+    with open_home(tmp_path) as home:
+        producer = Producer(home.log, home.registry, 3)
+        feed = open_feed(FAULTY, None, now)
+        hit: Counter[str] = Counter()
+        for number in range(200):
+            feed_some(feed, producer, chance.randrange(200, 6_000))
+            step = STEPS[number % len(STEPS)]
+            blow = Blow(step, chance.randrange(1, 4), signal.SIGKILL)
+            writer = start_writer(tmp_path, blow, until_caught_up=True)
+            if chance.random() < 0.3:
+                # And at a moment that no step names.
+                writer.join(chance.random() * 0.4)
+                writer.kill()
+            writer.join(60)
+            assert writer.exitcode in (0, -signal.SIGKILL), (number, blow, writer.exitcode)
+            hit[step] += writer.exitcode != 0
+            assert_exact(home)
+        assert min(hit[step] for step in STEPS) >= 10, hit
+        home.catch_up()
+        assert_exact(home)
+        assert places_in_lake(home) == places_in_log(home)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_stopped_writer_that_wakes_up_changes_nothing(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    with open_home(tmp_path) as home:
+        producer = Producer(home.log, home.registry, 2)
+        feed = open_feed(FAULTY, None, now)
+        ended: Counter[int | None] = Counter()
+        for number in range(25):
+            feed_some(feed, producer, 4_000)
+            blow = Blow(STEPS[number % len(STEPS)], chance.randrange(1, 3), signal.SIGSTOP)
+            sleeper = start_writer(tmp_path, blow, until_caught_up=True)
+            wait_until_stopped(sleeper)
+            second = start_writer(tmp_path, None, until_caught_up=True)
+            second.join(60)
+            assert second.exitcode == 0
+            assert_exact(home)
+            if sleeper.is_alive():
+                assert sleeper.pid is not None
+                import os
+
+                os.kill(sleeper.pid, signal.SIGCONT)
+            sleeper.join(60)
+            ended[sleeper.exitcode] += 1
+            assert sleeper.exitcode in (0, FENCED)
+            assert_exact(home)
+        assert ended[FENCED] > 0, ended
+        assert places_in_lake(home) == places_in_log(home)
