@@ -1,0 +1,411 @@
+"""Mapped files: delimited text of any size, plain or compressed, to records as a mapping says.
+
+Opened by `open_file`, or by a URL: `csv:trades/7078.csv?mapping=asx&kind=trades&symbol=BHP`. A line
+that cannot be read becomes a record of kind `rejects`, kept whole; the rest of the file goes on.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qsl, unquote
+
+import numpy as np
+import pyarrow as pa
+
+from k2.errors import BadInput
+from k2.feeds.mapped import lines
+from k2.feeds.mapped.records import Context, constant, to_records
+from k2.feeds.mapped.values import Fault
+from k2.feeds.mapping import FileMapping, Layout, load_mapping
+from k2.feeds.occurrence import Occurrences
+from k2.feeds.port import EndOfFeed, Feed, Records
+from k2.model import TIMESTAMP_TYPE, Exchange, latest
+
+Clock = Callable[[], datetime]
+Progress = Callable[[int, int], None]
+
+_OPTIONS: Final = ("mapping", "kind", "symbol", "exchange", "instruments")
+
+
+def open_feed(rest: str, position: str | None, clock: Clock) -> Feed:
+    """Open `<path>?mapping=…&kind=…[&symbol=…][&exchange=…][&instruments=…]` at `position`."""
+    path, _, query = rest.partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    for option in options:
+        if option not in _OPTIONS:
+            raise BadInput(
+                f"a csv feed has no option {option!r}", found=rest, expected=", ".join(_OPTIONS)
+            )
+    for option in ("mapping", "kind"):
+        if option not in options:
+            raise BadInput(f"a csv feed needs {option}=…", found=rest)
+    return open_file(
+        unquote(path),
+        options["mapping"],
+        options["kind"],
+        symbol=options.get("symbol"),
+        exchange=options.get("exchange"),
+        instruments=options.get("instruments"),
+        clock=clock,
+        position=position,
+    )
+
+
+def open_file(
+    path: str | Path,
+    mapping: str | FileMapping,
+    kind: str,
+    *,
+    symbol: str | None = None,
+    exchange: str | None = None,
+    instruments: str | Path | None = None,
+    clock: Clock,
+    progress: Progress | None = None,
+    position: str | None = None,
+    block_bytes: int = lines.BLOCK_BYTES,
+) -> Feed:
+    """A feed of the records of one kind in a file, by a mapping (its name, or one that is loaded).
+
+    `symbol` is that of every record, where the file does not say; `exchange` takes the place of the
+    mapping's; `instruments` is the file, in the same mapping, that tells symbols by company id.
+    `progress(done, total)` is called after each block, in bytes of the file as it lies on the disk.
+    At a `position`, the file is read from its start, and what lies before the position is not given
+    again. Raises `BadInput` for a file, a mapping or a combination that cannot be.
+    """
+    path = Path(path)
+    known = load_mapping(mapping) if isinstance(mapping, str) else mapping
+    layout = known.layout(kind)
+    asked = _Asked(path, known, layout, symbol, exchange, instruments, block_bytes)
+    return CsvFeed(asked, clock, progress, position)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What `open_file` was asked for."""
+
+    path: Path
+    mapping: FileMapping
+    layout: Layout
+    symbol: str | None
+    exchange: str | None
+    instruments: str | Path | None
+    block_bytes: int
+
+
+class CsvFeed:
+    """One file as a feed. Its name and position hold as long as the file is the same."""
+
+    def __init__(
+        self, asked: _Asked, clock: Clock, progress: Progress | None, position: str | None
+    ) -> None:
+        self._asked = asked
+        self._clock = clock
+        self._progress = progress
+        self._bytes = lines.Bytes(asked.path)
+        self._occurrences: Occurrences | None = None
+        try:
+            self.name = f"csv:{asked.layout.kind}:{asked.mapping.name}:{asked.path.resolve()}"
+            self._print = _print_of(asked.path)
+            self._line = 0
+            self._skip = _line_of(position, self._print)
+            self._blocks = lines.read_blocks(self._bytes, asked.block_bytes)
+            self._head = _Head(asked, self._blocks)
+            self.exchanges: Sequence[Exchange] = (
+                () if self._head.context is None else (self._head.context.exchange,)
+            )
+            if "occurrence" in latest(asked.layout.kind).arrow.names:
+                self._occurrences = Occurrences(self._reread)
+        except BaseException:
+            self._bytes.close()
+            raise
+
+    def read(self) -> Sequence[Records]:
+        """The records of the next block, and the rejects among its lines."""
+        block = self._head.take() or next(self._blocks, None)
+        if block is None or self._head.context is None:
+            raise EndOfFeed
+        now = self._clock()
+        good, numbers, bad = self._convert(block, now)
+        self._line = block.first_line + block.data.count(b"\n") - 1
+        if self._occurrences is not None:
+            good = self._numbered(good)
+        if self._skip:
+            new = numbers > self._skip
+            good = good.filter(pa.array(new))
+            bad = bad.filter(pa.array(bad.column("line").to_numpy() > self._skip))
+        if self._progress is not None:
+            self._progress(self._bytes.done(), self._bytes.total)
+        exchange = self._head.context.exchange.name
+        found = [
+            Records(self._asked.layout.kind, exchange, good),
+            Records("rejects", exchange, bad),
+        ]
+        return [records for records in found if records.table.num_rows]
+
+    def position(self) -> str:
+        """`line <last line read> of <the file's size and time of change>`."""
+        return f"line {max(self._line, self._skip)} of {self._print}"
+
+    def close(self) -> None:
+        """Let go of the file, and of temporary files."""
+        self._bytes.close()
+        if self._occurrences is not None:
+            self._occurrences.close()
+
+    def _convert(
+        self, block: lines.Block, now: datetime
+    ) -> tuple[pa.Table, "np.typing.NDArray[np.int64]", pa.Table]:
+        """The block's records, the line number of each, and its rejects."""
+        head, layout = self._head, self._asked.layout
+        assert head.context is not None
+        keep, faults = lines.sift(block, head.shape)
+        if block.first_line <= head.line < block.first_line + len(keep):
+            keep[: head.line - block.first_line + 1] = False
+        cells = lines.split_lines(
+            block, keep, head.width, list(head.wanted.values()), layout.delimiter, layout.trim
+        )
+        texts = {name: cells.columns[at] for name, at in head.wanted.items()}
+        done = to_records(texts, len(cells.lines), head.context, now)
+        for fault in done.faults:
+            faults.append(replace(fault, row=int(cells.lines[fault.row])))
+        numbers = block.first_line + cells.lines[done.good]
+        return done.table, numbers, self._rejects(block, faults + cells.faults, now)
+
+    def _rejects(self, block: lines.Block, faults: list[Fault], now: datetime) -> pa.Table:
+        schema = latest("rejects").arrow
+        first: dict[int, Fault] = {}
+        for fault in faults:
+            first.setdefault(fault.row, fault)
+        chosen = [first[row] for row in sorted(first)]
+        n = len(chosen)
+        if n == 0:
+            return schema.empty_table()
+        assert self._head.context is not None
+        starts, ends = block.bounds()
+        columns = {
+            "exchange": constant(self._head.context.exchange.name, n),
+            "kind": constant(self._asked.layout.kind, n),
+            "source": constant(self._asked.mapping.name, n),
+            "file": constant(self._asked.path.name, n),
+            "line": pa.array([block.first_line + f.row for f in chosen], pa.int64()),
+            "column": pa.array([f.column for f in chosen], pa.string()),
+            "reason": pa.array([f.reason for f in chosen], pa.string()),
+            "expected": pa.array([f.expected for f in chosen], pa.string()),
+            "raw": pa.array([block.data[starts[f.row] : ends[f.row]] for f in chosen], pa.binary()),
+            "ingestion_timestamp": pa.repeat(pa.scalar(now, TIMESTAMP_TYPE), n),
+        }
+        return pa.Table.from_arrays([columns[f.name].cast(f.type) for f in schema], schema=schema)
+
+    def _numbered(self, table: pa.Table) -> pa.Table:
+        """The table with `occurrence` in the rows that have no id."""
+        assert self._occurrences is not None
+        at = table.schema.get_field_index("occurrence")
+        if self._asked.layout.identity == "source_sequence":
+            return table
+        if "trade_id" not in self._asked.layout.fields:
+            ordinals = pa.array(self._occurrences.number(table), pa.int32())
+            return table.set_column(at, table.schema.field(at), ordinals)
+        nameless = table.column("trade_id").is_null().to_numpy()
+        if not nameless.any():
+            return table
+        ordinals = np.zeros(table.num_rows, np.int32)
+        ordinals[nameless] = self._occurrences.number(table.filter(pa.array(nameless)))
+        return table.set_column(at, table.schema.field(at), pa.array(ordinals, mask=~nameless))
+
+    def _reread(self) -> Iterator[pa.Table]:
+        """The records without an id of the whole file once more, as `_numbered` asks for them."""
+        feed = CsvFeed(self._asked, self._clock, None, None)
+        feed._occurrences = None
+        try:
+            while True:
+                for records in feed.read():
+                    if records.kind == self._asked.layout.kind:
+                        table = records.table
+                        if "trade_id" in self._asked.layout.fields:
+                            table = table.filter(table.column("trade_id").is_null())
+                        yield table
+        except EndOfFeed:
+            return
+        finally:
+            feed.close()
+
+
+class _Head:
+    """The start of a file: where its columns stand, and the exchange that it belongs to.
+
+    `context` is None for a file without a line. `line` is the header's number, 0 for none.
+    """
+
+    def __init__(self, asked: _Asked, blocks: Iterator[lines.Block]) -> None:
+        layout = asked.layout
+        self.shape = lines.Shape(layout.delimiter, layout.comment, layout.skip_lines)
+        self.context: Context | None = None
+        self.line = 0
+        self._held: list[lines.Block] = []
+        first = self._first_cells(blocks)
+        if first is None:
+            return
+        number, cells = first
+        names = layout.columns
+        if layout.header or (layout.header is None and _looks_like_header(cells)):
+            self.line = number
+            names = names if layout.header is None else tuple(cell.strip() for cell in cells)
+        self.width = len(names)
+        symbol, symbols = _symbols(asked, names)
+        self.wanted = _places(asked, names, symbol)
+        self.context = Context(
+            layout,
+            _exchange(asked),
+            asked.mapping.name,
+            symbol,
+            symbols,
+            Path(asked.instruments or "").name,
+        )
+
+    def _first_cells(self, blocks: Iterator[lines.Block]) -> tuple[int, list[str]] | None:
+        """Number and cells of the first line that may hold anything."""
+        for block in blocks:
+            self._held.append(block)
+            keep, _ = lines.sift(block, self.shape)
+            rows = np.flatnonzero(keep)
+            if len(rows):
+                starts, ends = block.bounds()
+                line = block.data[starts[rows[0]] : ends[rows[0]]]
+                cells = lines.split_line(line, self.shape.delimiter)
+                return block.first_line + int(rows[0]), cells
+        return None
+
+    def take(self) -> lines.Block | None:
+        """The next of the blocks that were looked at."""
+        return self._held.pop(0) if self._held else None
+
+
+def _looks_like_header(cells: list[str]) -> bool:
+    return all(cell.strip()[:1].isalpha() for cell in cells if cell.strip())
+
+
+def _places(asked: _Asked, names: Sequence[str], symbol: str | None) -> Mapping[str, int]:
+    """Where each column that the layout uses stands."""
+    by_name: dict[str, int] = {}
+    for at, name in enumerate(names):
+        by_name.setdefault(name.lower(), at)
+    unused = asked.layout.fields["symbol"].columns if symbol and _has_symbol(asked) else ()
+    others = [s for n, s in asked.layout.fields.items() if n != "symbol"]
+    needed = [
+        c for c in asked.layout.used if c not in unused or any(c in s.columns for s in others)
+    ]
+    missing = [column for column in needed if column.lower() not in by_name]
+    if missing:
+        raise BadInput(
+            f"the header line has no column {missing[0]!r}",
+            place=f"{asked.path}",
+            found=", ".join(names)[:200],
+            expected=", ".join(needed),
+            hint=f"is this a file of {asked.layout.kind} in the mapping {asked.mapping.name!r}?",
+        )
+    return {column: by_name[column.lower()] for column in needed}
+
+
+def _has_symbol(asked: _Asked) -> bool:
+    return "symbol" in asked.layout.fields
+
+
+def _symbols(asked: _Asked, names: Sequence[str]) -> tuple[str | None, Mapping[str, str] | None]:
+    """The symbol of the whole file, or the symbols by company id that its lines need."""
+    source = asked.layout.fields.get("symbol")
+    lowered = [name.lower() for name in names]
+    in_file = source is not None and any(c.lower() in lowered for c in source.columns)
+    if asked.symbol is not None:
+        if in_file:
+            raise BadInput(
+                f"the file names its symbols itself, in the column {source.columns[0]!r}"
+                if source
+                else "",
+                place=str(asked.path),
+                hint="leave the symbol out",
+            )
+        return asked.symbol, None
+    if source is None or not (in_file or source.file or source.value):
+        raise BadInput(
+            "the file does not say which symbol its records belong to",
+            place=str(asked.path),
+            hint="name it with --symbol",
+        )
+    symbols = _lookup(asked) if source.lookup else None
+    if source.value:
+        return source.value, None
+    if source.file is None:
+        return None, symbols
+    match = source.file.search(asked.path.name)
+    if match is None:
+        raise BadInput(
+            "the file's name does not tell its symbol",
+            place=str(asked.path),
+            expected=f"a name that fits {source.file.pattern}",
+            hint="name the symbol with --symbol",
+        )
+    if symbols is None:
+        return match[1], None
+    if match[1].lower() not in symbols:
+        raise BadInput(
+            f"company id {match[1]!r} stands for no symbol, or several, in {asked.instruments}",
+            place=str(asked.path),
+            hint="name the symbol with --symbol",
+        )
+    return symbols[match[1].lower()], None
+
+
+def _lookup(asked: _Asked) -> Mapping[str, str]:
+    """Symbol by company id, from the file of instruments; ids with several symbols are left out."""
+    if asked.instruments is None:
+        raise BadInput(
+            "the file names companies by their id, not by symbol",
+            place=str(asked.path),
+            hint="name the file that tells their symbols with --instruments"
+            + (", or the symbol with --symbol" if asked.layout.fields["symbol"].file else ""),
+        )
+    feed = open_file(asked.instruments, asked.mapping, "instruments", clock=_no_clock)
+    found: dict[str, set[str]] = {}
+    try:
+        while True:
+            for records in feed.read():
+                if records.kind == "instruments":
+                    ids, symbols = (records.table.column(c) for c in ("company_id", "symbol"))
+                    for company, symbol in zip(ids.to_pylist(), symbols.to_pylist(), strict=True):
+                        found.setdefault(company.lower(), set()).add(symbol)
+    except EndOfFeed:
+        pass
+    finally:
+        feed.close()
+    return {company: symbols.pop() for company, symbols in found.items() if len(symbols) == 1}
+
+
+def _no_clock() -> datetime:
+    return datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+
+
+def _exchange(asked: _Asked) -> Exchange:
+    name = asked.exchange or asked.mapping.exchange_name
+    if name is None:
+        raise BadInput(
+            "neither file nor mapping says which exchange the records belong to",
+            place=str(asked.path),
+            hint="name it with --exchange",
+        )
+    return asked.mapping.exchange(name)
+
+
+def _print_of(path: Path) -> str:
+    """What tells one state of a file from another."""
+    found = path.stat()
+    return f"{found.st_size}-{found.st_mtime_ns}"
+
+
+def _line_of(position: str | None, print_: str) -> int:
+    """The line after which reading goes on; the start, if the file is not as it was."""
+    words = (position or "").split(" of ")
+    if len(words) != 2 or words[1] != print_ or not words[0].startswith("line "):
+        return 0
+    return int(words[0][5:])

@@ -1,0 +1,353 @@
+"""Files to blocks of whole lines, and lines to columns of text.
+
+Comes in: a file, plain or compressed. Goes out: blocks of about 2 MiB whose lines keep their number
+and bytes, and columns of strings; lines that are none become faults, and the rest goes on.
+"""
+
+import csv
+import gzip
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from k2.errors import BadInput, Unavailable
+from k2.feeds.mapped.values import Fault
+
+BLOCK_BYTES: Final = 2 << 20
+"""About 50,000 trades, which take well under 100 ms."""
+MAX_LINE_BYTES: Final = 64 << 10
+"""A longer line is no record; it is rejected."""
+MAX_KEPT_BYTES: Final = 1 << 20
+"""So much of a rejected line is kept: a message of the log must hold it."""
+
+
+class Bytes:
+    """A file's content, decompressed, and how far its reading has come in the file itself.
+
+    Raises `BadInput` for what is no such file and for broken compression, `Unavailable` where the
+    disk fails.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stream: Any = None
+        try:
+            self._file: IO[bytes] = path.open("rb")
+            self.total = os.fstat(self._file.fileno()).st_size
+            self._stream = self._open()
+        except (IsADirectoryError, FileNotFoundError, PermissionError) as error:
+            raise BadInput(
+                f"the file cannot be opened: {error.strerror}", place=str(path)
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> Any:
+        head = self._file.read(4)
+        self._file.seek(0)
+        suffix = self._path.suffix.lower()
+        if not head:
+            return self._file
+        if suffix == ".gz" or head[:2] == b"\x1f\x8b":
+            return gzip.GzipFile(fileobj=self._file)
+        if suffix == ".zst" or head == b"\x28\xb5\x2f\xfd":
+            return pa.CompressedInputStream(pa.PythonFile(self._file, "r"), "zstd")
+        if suffix == ".zip" or head in (b"PK\x03\x04", b"PK\x05\x06"):
+            return self._open_zip()
+        if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise BadInput("the text is UTF-16", place=str(self._path), expected="UTF-8")
+        return self._file
+
+    def _open_zip(self) -> Any:
+        try:
+            archive = zipfile.ZipFile(self._file)
+            members = [m for m in archive.infolist() if not m.is_dir()]
+            if len(members) == 1:
+                return archive.open(members[0])
+        except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+            raise self._broken(error) from error
+        raise BadInput(
+            f"the archive holds {len(members)} files", place=str(self._path), expected="one file"
+        )
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes; none at the end."""
+        try:
+            data: bytes = self._stream.read(size)
+        except (
+            EOFError,
+            gzip.BadGzipFile,
+            zlib.error,
+            zipfile.BadZipFile,
+            pa.ArrowInvalid,
+        ) as error:
+            raise self._broken(error) from error
+        except OSError as error:
+            if error.errno is None:
+                raise self._broken(error) from error
+            raise Unavailable(f"reading failed: {error.strerror}", place=str(self._path)) from error
+        return data
+
+    def _broken(self, error: Exception) -> BadInput:
+        return BadInput(
+            f"the compressed file is broken: {error}",
+            place=f"{self._path}, about byte {self.done():,} of {self.total:,}",
+            hint="fetch the file again; what was read before is not repeated by another load",
+        )
+
+    def done(self) -> int:
+        """Bytes of the file (compressed, if it is) that are read."""
+        return min(self._file.tell(), self.total)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        for opened in (self._stream, getattr(self, "_file", None)):
+            if opened is not None:
+                opened.close()
+
+
+@dataclass(frozen=True)
+class Block:
+    """Whole lines: `data` ends with a line end. Line `i` has number `first_line + i`.
+
+    `long` is the length of a line that was too long to be kept whole, and then is the only one.
+    """
+
+    data: bytes
+    first_line: int
+    long: int | None = None
+
+    def bounds(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Where each line starts, and ends before its line end."""
+        array = np.frombuffer(self.data, np.uint8)
+        ends = np.flatnonzero(array == 10)
+        starts = np.concatenate([[0], ends[:-1] + 1]).astype(np.int64)
+        carriage = (ends > starts) & (array[np.maximum(ends - 1, 0)] == 13)
+        return starts, ends - carriage
+
+
+def read_blocks(stream: Bytes, size: int = BLOCK_BYTES) -> Iterator[Block]:
+    """All lines of the stream, in blocks of about `size` bytes."""
+    rest, line = b"", 1
+    skipped: int | None = None  # length of a line too long to be kept, while its end is sought
+    first = True
+    while data := stream.read(size):
+        if first and data.startswith(b"\xef\xbb\xbf"):
+            data = data[3:]
+        first = False
+        if skipped is not None:
+            end = data.find(b"\n")
+            if end < 0:
+                skipped += len(data)
+                continue
+            yield Block(rest + b"\n", line, skipped + end)
+            rest, data, line, skipped = b"", data[end + 1 :], line + 1, None
+        data = rest + data
+        cut = data.rfind(b"\n") + 1
+        block, rest = data[:cut], data[cut:]
+        if block:
+            yield Block(block, line)
+            line += block.count(b"\n")
+        if len(rest) > MAX_KEPT_BYTES:
+            skipped, rest = len(rest), rest[:MAX_KEPT_BYTES]
+    if rest:
+        yield Block(rest + b"\n", line, skipped)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What parts a line into columns, and which lines are none."""
+
+    delimiter: str
+    comment: str | None
+    skip_lines: tuple[str, ...]
+
+
+def sift(block: Block, shape: Shape) -> tuple[npt.NDArray[np.bool_], list[Fault]]:
+    """Which lines may hold records, and the faults of those that are no text at all.
+
+    Blank lines, comments and sentinels are left out without a word. Rows are line indices.
+    """
+    starts, ends = block.bounds()
+    data, n = block.data, len(starts)
+    keep = np.ones(n, bool)
+    faults: list[Fault] = []
+
+    def drop(rows: npt.NDArray[np.intp], reason: str | None, expected: str | None) -> None:
+        if reason is not None:
+            faults.extend(Fault(int(r), None, reason, expected) for r in rows if keep[r])
+        keep[rows] = False
+
+    lengths = ends - starts
+    if block.long is not None:
+        reason = (
+            f"the line has {block.long:,} bytes, of which the first {MAX_KEPT_BYTES:,} are kept"
+        )
+        drop(np.arange(n), reason, f"at most {MAX_LINE_BYTES:,} bytes")
+    if lengths.max(initial=0) > MAX_LINE_BYTES:
+        for row in np.flatnonzero(lengths > MAX_LINE_BYTES):
+            reason = f"the line has {lengths[row]:,} bytes"
+            drop(np.array([row]), reason, f"at most {MAX_LINE_BYTES:,} bytes")
+    drop(np.flatnonzero(lengths == 0), None, None)
+    for text in shape.skip_lines:
+        drop(_lines_with(data, text.encode(), starts, ends, whole=True), None, None)
+    if shape.comment:
+        drop(_lines_with(data, shape.comment.encode(), starts, ends, whole=False), None, None)
+    if data.count(b"\r") != data.count(b"\r\n"):
+        rows = _lines_of(data, re.compile(rb"\r(?!\n)"), starts)
+        drop(rows, "a carriage return stands inside the line", "lines that end with LF or CRLF")
+    if b"\x00" in data:
+        drop(_lines_of(data, re.compile(b"\x00"), starts), "a NUL byte stands in the line", "text")
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        suspects = _lines_of(data, re.compile(rb"[\x80-\xff]+"), starts)
+        wrong = [r for r in suspects if not _is_utf8(data[starts[r] : ends[r]])]
+        drop(np.array(wrong, np.intp), "the line is no UTF-8 text", "UTF-8")
+    return keep, faults
+
+
+def _lines_with(
+    data: bytes,
+    text: bytes,
+    starts: npt.NDArray[np.int64],
+    ends: npt.NDArray[np.int64],
+    whole: bool,
+) -> npt.NDArray[np.intp]:
+    """Indices of the lines that begin with the text, or are it."""
+    if text not in data:
+        return np.zeros(0, np.intp)
+    rows = _lines_of(data, re.compile(b"(?m)^" + re.escape(text)), starts)
+    if whole:
+        rows = rows[[data[starts[r] : ends[r]] == text for r in rows]]
+    return rows
+
+
+def _lines_of(
+    data: bytes, pattern: re.Pattern[bytes], starts: npt.NDArray[np.int64]
+) -> npt.NDArray[np.intp]:
+    """Indices of the lines in which the pattern is found, each once."""
+    at = np.array([match.start() for match in pattern.finditer(data)], np.int64)
+    rows: npt.NDArray[np.intp] = np.unique(np.searchsorted(starts, at, "right") - 1)
+    return rows
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def split_line(line: bytes, delimiter: str) -> list[str]:
+    """The cells of one line, such as a header."""
+    return next(csv.reader([line.decode()], delimiter=delimiter), [])
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Columns of strings by position (those asked for), and the line index of each row."""
+
+    columns: dict[int, pa.Array]
+    lines: npt.NDArray[np.int64]
+    faults: list[Fault]
+
+
+def split_lines(
+    block: Block,
+    keep: npt.NDArray[np.bool_],
+    width: int,
+    wanted: Sequence[int],
+    delimiter: str,
+    trim: bool = False,
+) -> Cells:
+    """Part the kept lines into `width` columns; a line with fewer or more becomes a fault.
+
+    `trim` takes away the blanks around each value.
+    """
+    starts, _ = block.bounds()
+    data = block.data
+    rows = np.flatnonzero(keep).astype(np.int64)
+    if len(rows) < len(keep):
+        lengths = np.diff(np.concatenate([starts, [len(data)]]))
+        data = np.frombuffer(data, np.uint8)[np.repeat(keep, lengths)].tobytes()
+    pieces = list(_split(data, rows, width, wanted, delimiter))
+    columns = {
+        w: pa.concat_arrays([p.columns[w] for p in pieces]) if pieces else pa.array([], pa.string())
+        for w in wanted
+    }
+    if trim:
+        columns = {w: pc.utf8_trim_whitespace(column) for w, column in columns.items()}
+    lines = np.concatenate([p.lines for p in pieces]) if pieces else np.zeros(0, np.int64)
+    return Cells(columns, lines, [f for p in pieces for f in p.faults])
+
+
+def _split(
+    data: bytes, rows: npt.NDArray[np.int64], width: int, wanted: Sequence[int], delimiter: str
+) -> Iterator[Cells]:
+    if len(rows) == 0:
+        return
+    bad: list[tuple[int, int]] = []
+
+    def refuse(row: Any) -> str:
+        bad.append((row.number - 1, row.actual_columns))
+        return "skip"
+
+    table = pyarrow.csv.read_csv(
+        pa.BufferReader(data),
+        pyarrow.csv.ReadOptions(
+            column_names=[str(i) for i in range(width)], use_threads=False, block_size=len(data) + 1
+        ),
+        pyarrow.csv.ParseOptions(
+            delimiter=delimiter, ignore_empty_lines=False, invalid_row_handler=refuse
+        ),
+        pyarrow.csv.ConvertOptions(
+            column_types={str(i): pa.string() for i in range(width)},
+            include_columns=[str(i) for i in wanted],
+            strings_can_be_null=False,
+        ),
+    )
+    if table.num_rows + len(bad) != len(rows):
+        # An open quotation mark has swallowed the lines behind it: look for its line by halves.
+        if len(rows) == 1:
+            fault = Fault(
+                int(rows[0]), None, "a quotation mark is not closed", 'an even number of "'
+            )
+            yield Cells({w: pa.array([], pa.string()) for w in wanted}, rows[:0], [fault])
+            return
+        half = len(rows) // 2
+        cut = int(np.flatnonzero(np.frombuffer(data, np.uint8) == 10)[half - 1]) + 1
+        yield from _split(data[:cut], rows[:half], width, wanted, delimiter)
+        yield from _split(data[cut:], rows[half:], width, wanted, delimiter)
+        return
+    good = np.ones(len(rows), bool)
+    good[[row for row, _ in bad]] = False
+    faults = [
+        Fault(
+            int(rows[row]),
+            None,
+            f"the line has {count} column{'s' * (count != 1)}, not {width}",
+            f"{width} columns parted by {delimiter!r}",
+        )
+        for row, count in bad
+    ]
+    columns = {w: _one(table.column(str(w))) for w in wanted}
+    yield Cells(columns, rows[good], faults)
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    whole = column.combine_chunks()
+    return whole.chunk(0) if isinstance(whole, pa.ChunkedArray) else whole
