@@ -15,65 +15,67 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from k2.errors import Broken, K2Error, Refused, Unavailable
+from k2.errors import BadInput, Broken, K2Error, Refused, Unavailable
 
 BUSY_TIMEOUT: Final = timedelta(seconds=10)
 
 _LAYOUT: Final = 1
 """Number of the layout of the tables, kept in the file; another number is another K2's file."""
 
+# Extended codes: of all failures of a disk (10) those that return bytes which were not written.
+_IOERR_DATA: Final = 10 | 32 << 8
+_IOERR_CORRUPTFS: Final = 10 | 33 << 8
+
 _BROKEN: Final = {
     sqlite3.SQLITE_CORRUPT: "the file is damaged",
-    sqlite3.SQLITE_NOTADB: "this is no file of K2's, or its first page is damaged",
     sqlite3.SQLITE_FORMAT: "the file is damaged",
+    sqlite3.SQLITE_NOTADB: "this is no file of K2's, or its first page is damaged",
+    _IOERR_DATA: "the disk returned damaged bytes",
+    _IOERR_CORRUPTFS: "the file system is damaged",
 }
 _AWAY: Final = {
-    sqlite3.SQLITE_BUSY: ("another process holds the file locked", "try again; if it stays so, "
-                          "look for a process that hangs"),
-    sqlite3.SQLITE_LOCKED: ("another thread holds the file locked", "try again"),
+    sqlite3.SQLITE_BUSY: ("somebody else holds the file locked", "look for a process that hangs"),
+    sqlite3.SQLITE_LOCKED: ("somebody else holds the file locked", "try again"),
     sqlite3.SQLITE_PROTOCOL: ("too many processes open the file at once", "try again"),
-    sqlite3.SQLITE_FULL: ("no space is left on the disk", "free some space; what was being "
-                          "written is not in, everything before it is"),
-    sqlite3.SQLITE_READONLY: ("the file cannot be written", "mend its permissions, or those of "
-                              "its folder"),
-    sqlite3.SQLITE_CANTOPEN: ("the file cannot be opened", "look at its folder: does it exist, "
-                              "may this user write there?"),
+    sqlite3.SQLITE_FULL: ("no space is left on the disk", "free some; nothing before this is lost"),
+    sqlite3.SQLITE_READONLY: (
+        "the file cannot be written",
+        "mend its permissions, or its folder's",
+    ),
+    sqlite3.SQLITE_CANTOPEN: (
+        "the file cannot be opened",
+        "is it a file, and may you write there?",
+    ),
     sqlite3.SQLITE_PERM: ("the file may not be opened", "mend its permissions"),
-    sqlite3.SQLITE_IOERR: ("the disk failed to read or write", "look at the disk"),
-    sqlite3.SQLITE_NOMEM: ("no memory is left", "try again with more memory free"),
+    sqlite3.SQLITE_AUTH: ("the file may not be opened", "mend its permissions"),
+    sqlite3.SQLITE_IOERR: ("the disk failed", "look at the disk: is it full, is it well?"),
+    sqlite3.SQLITE_NOMEM: ("no memory is left", "free some and try again"),
     sqlite3.SQLITE_NOLFS: ("the file system takes no files this large", "move the file"),
-    sqlite3.SQLITE_INTERRUPT: ("the operation was interrupted", "try again"),
-}  # fmt: skip
+    sqlite3.SQLITE_INTERRUPT: ("it was interrupted", "try again"),
+}
+_RETRY_AFTER_SECONDS: Final = 1.0
 
 
 def translate(error: sqlite3.Error, place: str) -> K2Error:
     """The K2 error that stands for one of SQLite's: `Unavailable`, `Refused` or `Broken`."""
     # Python's own complaints (a closed connection, a wrong number of parameters) have no code.
-    code = getattr(error, "sqlite_errorcode", None)
-    primary = None if code is None else code & 0xFF
-    # What the disk returned is not what was written to it: waiting does not help.
-    if primary in _BROKEN or code in (_IOERR_DATA, _IOERR_CORRUPTFS):
-        why = _BROKEN.get(primary or 0, "the disk returned damaged bytes")
-        hint = "stop what uses it, keep a copy, and restore the file from a backup"
-        return Broken(why, place=place, found=str(error), hint=hint)
-    if primary in _AWAY:
-        why, hint = _AWAY[primary]
-        return Unavailable(f"{why} ({error})", retry_after=1.0, place=place, hint=hint)
-    if primary == sqlite3.SQLITE_TOOBIG:
+    code = getattr(error, "sqlite_errorcode", 0)
+    if broken := _BROKEN.get(code) or _BROKEN.get(code & 0xFF):
+        hint = "stop whatever uses it, keep a copy, and restore the file from a backup"
+        return Broken(broken, place=place, found=str(error), hint=hint)
+    if away := _AWAY.get(code & 0xFF):
+        message = f"{away[0]} ({error})"
+        return Unavailable(message, retry_after=_RETRY_AFTER_SECONDS, place=place, hint=away[1])
+    if code & 0xFF == sqlite3.SQLITE_TOOBIG:
         return Refused("this is too large for one row", place=place, found=str(error))
     return Broken("SQLite refused what K2 asked of it", place=place, found=str(error))
-
-
-# Extended codes that Python names only from 3.11.? on: primary code 10 (IOERR), 32 and 33 above it.
-_IOERR_DATA: Final = 10 | 32 << 8
-_IOERR_CORRUPTFS: Final = 10 | 33 << 8
 
 
 class Database:
     """An open file; `tables` are the statements that make it, `application` the id that marks it.
 
-    Raises `Unavailable` where the file cannot be opened, made or locked, `Broken` for a file that
-    is damaged or belongs to another program, `Refused` for one with another layout.
+    Raises `Unavailable` where the file cannot be opened, made or locked, `Broken` for one that is
+    damaged, `BadInput` for another program's, `Refused` for one with another layout.
     """
 
     def __init__(
@@ -83,13 +85,18 @@ class Database:
         self._application = application
         self._timeout = busy_timeout.total_seconds()
         self._closed = False
+        self._parents: list[object] = []
         self._begin_process()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             hint = "mend the folder above it"
             raise Unavailable(str(error), place=str(path), hint=hint) from error
-        self._prepare(tables)
+        try:
+            self._prepare(tables)
+        except BaseException:
+            self.close()
+            raise
 
     def _begin_process(self) -> None:
         self._pid = os.getpid()
@@ -99,21 +106,28 @@ class Database:
 
     def _prepare(self, tables: str) -> None:
         with self._connection(str(self.path)) as connection:
+            made = self._is_made(connection)
             self._enter_wal(connection)
-            (layout,) = connection.execute("PRAGMA user_version").fetchone()
-        if layout == 0:
-            with self.writing() as connection:
-                # Another process may have made them since.
-                if connection.execute("PRAGMA user_version").fetchone() == (0,):
-                    for statement in filter(str.strip, tables.split(";")):
-                        connection.execute(statement)
-                    connection.execute(f"PRAGMA application_id = {self._application}")
-                    connection.execute(f"PRAGMA user_version = {_LAYOUT}")
-        with self.reading() as connection:
-            (layout,) = connection.execute("PRAGMA user_version").fetchone()
-            (application,) = connection.execute("PRAGMA application_id").fetchone()
+        if made:
+            return
+        with self.writing() as connection:
+            if self._is_made(connection):  # by another process, since
+                return
+            for statement in filter(str.strip, tables.split(";")):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {self._application}")
+            connection.execute(f"PRAGMA user_version = {_LAYOUT}")
+
+    def _is_made(self, connection: sqlite3.Connection) -> bool:
+        """Whether the tables are there; raises for a file that is somebody else's."""
+        (layout,) = connection.execute("PRAGMA user_version").fetchone()
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (anything,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if not (layout or application or anything):
+            return False
         if application != self._application:
-            raise Broken("this is another program's file", place=str(self.path))
+            hint = "name another file"
+            raise BadInput("this file is another program's", place=str(self.path), hint=hint)
         if layout != _LAYOUT:
             raise Refused(
                 "another version of K2 made this file",
@@ -122,6 +136,7 @@ class Database:
                 expected=f"layout {_LAYOUT}",
                 hint="use that version, or load the data anew",
             )
+        return True
 
     def _enter_wal(self, connection: sqlite3.Connection) -> None:
         # SQLite does not wait for the lock that this needs, however long the timeout: seen when
@@ -162,7 +177,7 @@ class Database:
         if self._pid != os.getpid():
             # SQLite forbids to carry a connection across a fork, and closing it here would undo
             # locks of the parent: leave the parent's alone, alive and untouched.
-            self._parents = self._idle
+            self._parents.append(self._idle)
             self._begin_process()
         if self._closed:
             raise Refused("it is closed", place=str(self.path))

@@ -11,11 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from k2 import model
 from k2.errors import Refused
 from k2.log.port import Append, Log, Registry
 from k2.log.wire import partition_of
-from k2.model import Exchange, Schema, Topic, latest
+from k2.model import Exchange, Schema, Topic, encode, latest
 
 EXCHANGES_TOPIC: Final = "k2.exchanges"
 """Compacted topic of the declared exchanges: name to `Exchange.to_json()`."""
@@ -65,7 +64,7 @@ class Producer:
         if table.num_rows == 0:
             return []
         target = self._target(Topic(exchange.asset_class, kind, exchange.name))
-        values = model.encode(table, target.schema)
+        values = encode(table, target.schema)
         keys = _keys(table)
         if keys is None:
             appends = [Append(target.topic, 0, target.schema_id, values)]

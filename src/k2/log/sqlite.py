@@ -84,7 +84,7 @@ ORDER BY first_offset LIMIT 1
 _OLDEST: Final = """
 SELECT id, first_offset + messages, length(body) FROM batches
 WHERE partition_id = ? AND first_offset + messages <= ?
-ORDER BY first_offset LIMIT 256
+ORDER BY first_offset LIMIT 32
 """
 
 _COLUMN_BYTES: Final = 1 << 30
@@ -183,9 +183,7 @@ class SqliteLog:
         """
         number = self._partition(topic, partition)
         with self._database.reading() as connection:
-            start, end = connection.execute(
-                "SELECT start_offset, end_offset FROM partitions WHERE id = ?", (number,)
-            ).fetchone()
+            start, end, _ = _read_state(connection, number)
             if not start <= offset <= end:
                 raise NotFound(
                     "the log does not hold this offset",
@@ -211,11 +209,11 @@ class SqliteLog:
 
     def start_offset(self, topic: str, partition: int) -> int:
         """Offset of the oldest message kept, or the end offset."""
-        return self._fact("start_offset", topic, partition)
+        return self._state(topic, partition)[0]
 
     def end_offset(self, topic: str, partition: int) -> int:
         """Offset that the next message will get; cheap enough to be asked often (about 10 us)."""
-        return self._fact("end_offset", topic, partition)
+        return self._state(topic, partition)[1]
 
     def offset_at(self, topic: str, partition: int, when: datetime) -> int:
         """First offset appended at or after `when`; append times never step back in a partition."""
@@ -223,15 +221,11 @@ class SqliteLog:
         since = (when - _EPOCH) // _MICROSECOND
         with self._database.reading(f"topic {topic}, partition {partition}") as connection:
             found = connection.execute(_OFFSET_AT, (number, since)).fetchone()
-            if found is None:
-                found = connection.execute(
-                    "SELECT end_offset FROM partitions WHERE id = ?", (number,)
-                ).fetchone()
-        return int(found[0])
+            return int(found[0]) if found else _read_state(connection, number)[1]
 
     def size(self, topic: str, partition: int) -> int:
         """Bytes that the partition's batches take, compressed."""
-        return self._fact("bytes", topic, partition)
+        return self._state(topic, partition)[2]
 
     def trim(self, topic: str, partition: int, before: int) -> int:
         """Delete the batches that end at or before offset `before`; the new start offset."""
@@ -299,13 +293,18 @@ class SqliteLog:
             )
         return numbers[partition]
 
-    def _fact(self, column: str, topic: str, partition: int) -> int:
+    def _state(self, topic: str, partition: int) -> tuple[int, int, int]:
+        """Start offset, end offset, bytes: of one moment."""
         number = self._partition(topic, partition)
         with self._database.reading() as connection:
-            found = connection.execute(
-                f"SELECT {column} FROM partitions WHERE id = ?", (number,)
-            ).fetchone()
-        return int(found[0])
+            return _read_state(connection, number)
+
+
+def _read_state(connection: sqlite3.Connection, partition: int) -> tuple[int, int, int]:
+    start, end, size = connection.execute(
+        "SELECT start_offset, end_offset, bytes FROM partitions WHERE id = ?", (partition,)
+    ).fetchone()
+    return start, end, size
 
 
 def _append(connection: sqlite3.Connection, partition: int, blobs: Sequence[Blob], now: int) -> int:

@@ -53,23 +53,27 @@ def from_wire(messages: pa.BinaryArray) -> tuple[npt.NDArray[np.int32], pa.Binar
 
     A message that has no such header gets the id NOT_WIRE_FORMAT and stays whole.
     """
-    # Concatenating puts the first message at byte 0, whatever slice of an array this is.
-    messages = pa.concat_arrays([messages, messages.slice(0, 0)]).cast(pa.large_binary())
+    count = len(messages)
+    ids = np.full(count, NOT_WIRE_FORMAT, np.int32)
     _, offsets_buffer, bytes_buffer = messages.buffers()
-    starts: npt.NDArray[Any] = np.frombuffer(offsets_buffer, np.int64)[: len(messages) + 1]
-    ids = np.full(len(messages), NOT_WIRE_FORMAT, np.int32)
-    if len(messages) == 0 or starts[-1] == 0:
-        return ids, messages.cast(pa.binary())
+    starts: npt.NDArray[Any] = np.frombuffer(offsets_buffer, np.int32)
+    starts = starts[messages.offset : messages.offset + count + 1]
+    lengths = np.diff(starts)
+    framed = np.flatnonzero(lengths >= _HEADER_BYTES)
+    if not len(framed):
+        return ids, messages
     every = np.frombuffer(bytes_buffer, np.uint8)
-    framed = np.flatnonzero(np.diff(starts) >= _HEADER_BYTES)
     framed = framed[every[starts[framed]] == 0]
-    header = every[starts[framed, None] + np.arange(1, _HEADER_BYTES)]
-    found = np.ascontiguousarray(header).view(">u4").ravel()
+    header = starts[framed, None] + np.arange(_HEADER_BYTES)
+    found = np.ascontiguousarray(every[header[:, 1:]]).view(">u4").ravel()
     # No registry gives an id past 2^31: such bytes are no header either.
     plausible = found < 1 << 31
-    framed = framed[plausible]
-    ids[framed] = found[plausible].astype(np.int32)
-    is_framed = pa.array(ids != NOT_WIRE_FORMAT)
-    return ids, pc.if_else(is_framed, pc.binary_slice(messages, _HEADER_BYTES), messages).cast(
-        pa.binary()
-    )
+    framed, header = framed[plausible], header[plausible]
+    ids[framed] = found[plausible]
+    lengths[framed] -= _HEADER_BYTES
+    keep = np.ones(len(every), np.bool_)
+    keep[header] = False
+    offsets = np.zeros(count + 1, np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    datums = pa.py_buffer(every[starts[0] : starts[-1]][keep[starts[0] : starts[-1]]])
+    return ids, pa.Array.from_buffers(pa.binary(), count, [None, pa.py_buffer(offsets), datums])
