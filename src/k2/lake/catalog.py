@@ -67,6 +67,7 @@ class Catalog:
                 "there are no tables yet", place=str(path), hint="load something first: k2 load"
             )
         self._path = path
+        self.read_only = read_only
         # Reading must not wait for a commit's disk: it has a connection of its own.
         self._reading, self._writing = threading.Lock(), threading.RLock()
         with _translated(path):

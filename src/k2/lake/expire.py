@@ -11,15 +11,15 @@ KEEP_SNAPSHOTS: Final = 100
 """Snapshots kept for other engines' time travel; K2's own does not need them."""
 
 
-def expired(metadata: Metadata, absorbed: int) -> set[int]:
-    """Ids of the snapshots to expire with the next commit: all but the newest 100 and those that
-    a tag or branch holds. Those after commit `absorbed` stay in any case.
+def expired(metadata: Metadata, absorbed: int, keep: int) -> set[int]:
+    """Ids of the snapshots to expire with the next commit, so that `keep` are left with it. Those
+    that a tag or branch holds stay. Those after commit `absorbed` stay in any case.
     """
     held = {ref["snapshot-id"] for ref in metadata.get("refs", {}).values()}
     held.add(metadata["current-snapshot-id"])
     oldest_first = sorted(metadata["snapshots"], key=lambda s: int(s["sequence-number"]))
     return {
         s["snapshot-id"]
-        for s in oldest_first[: 1 - KEEP_SNAPSHOTS]
+        for s in oldest_first[: max(len(oldest_first) + 1 - keep, 0)]
         if s["sequence-number"] <= absorbed and s["snapshot-id"] not in held
     }

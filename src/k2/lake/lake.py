@@ -6,9 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import pyarrow as pa
+
 from k2.errors import NotFound
+from k2.lake import ledgers
 from k2.lake.catalog import Catalog
+from k2.lake.expire import KEEP_SNAPSHOTS
 from k2.lake.files import unwritable
+from k2.lake.index import DataFileRef
 from k2.lake.table import LakeTable
 from k2.lake.tables import Definition, definition
 
@@ -19,11 +24,13 @@ def open_lake(
     read_only: bool = False,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     unique: Callable[[], UUID] = uuid4,
+    keep_snapshots: int = KEEP_SNAPSHOTS,
 ) -> "Lake":
     """Open the lake in `folder`: the catalog is `catalog.db`, tables are below `tables/`.
 
     Made if missing, unless `read_only`: then `NotFound` says so, tables are taken as they are and
-    nothing is ever written. Raises `Unavailable` when the folder cannot be used.
+    nothing is ever written. `keep_snapshots`: for the time travel of other engines; K2's own does
+    not need them. Raises `Unavailable` when the folder cannot be used.
     """
     folder = folder.absolute()
     if not read_only:
@@ -31,9 +38,8 @@ def open_lake(
             (folder / "tables").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(folder, error) from error
-    return Lake(
-        folder, Catalog(folder / "catalog.db", read_only=read_only), read_only, clock, unique
-    )
+    catalog = Catalog(folder / "catalog.db", read_only=read_only)
+    return Lake(folder, catalog, clock, unique, keep_snapshots)
 
 
 class Lake:
@@ -43,15 +49,16 @@ class Lake:
         self,
         folder: Path,
         catalog: Catalog,
-        read_only: bool,
         clock: Callable[[], datetime],
         unique: Callable[[], UUID],
+        keep_snapshots: int,
     ) -> None:
         self.folder = folder
-        self.read_only = read_only
+        self.read_only = catalog.read_only
         self._catalog = catalog
         self._clock = clock
         self._unique = unique
+        self._keep_snapshots = keep_snapshots
         self._tables: dict[str, LakeTable] = {}
         self._lock = threading.Lock()
 
@@ -78,6 +85,7 @@ class Lake:
             clock=self._clock,
             unique=self._unique,
             absorbed=lambda ledger: self._absorbed(ledger, name),
+            keep_snapshots=self._keep_snapshots,
         )
         if not self.read_only:
             try:
@@ -99,11 +107,34 @@ class Lake:
 
     def has(self, name: str) -> bool:
         """Is there such a table already?"""
-        return name in self._tables or self._catalog.location(name) is not None
+        return self._catalog.location(name) is not None
 
     def tables(self) -> list[str]:
         """Names of the tables that there are, sorted."""
         return self._catalog.names()
+
+    def absorb(self, name: str) -> int:
+        """Take the table's outbox and commits into the ledgers: see `k2.lake.ledgers.absorb`."""
+        return ledgers.absorb(self, name)
+
+    def ledger_files(self, name: str) -> tuple[DataFileRef, ...]:
+        """Every file of a ledger, its outboxes included: what a reader of it needs."""
+        return ledgers.ledger_files(self, name)
+
+    def commits_of(self, name: str) -> pa.Table:
+        """Every commit of the table, oldest first: see `k2.lake.ledgers.commits_of`."""
+        return ledgers.commits_of(self, name)
+
+    def resolve_as_of(self, name: str, when: datetime | int | str) -> int:
+        """The number of the table's last commit by a time, of a snapshot id or of a tag.
+
+        Raises `NotFound` (see `k2.lake.ledgers.resolve_as_of`).
+        """
+        return ledgers.resolve_as_of(self, name, when)
+
+    def tag(self, name: str, called: str, commit: int | None = None) -> int:
+        """Name a state of the table for good; its commit: see `k2.lake.ledgers.tag`."""
+        return ledgers.tag(self, name, called, commit)
 
     def close(self) -> None:
         """Let go of the catalog. Nothing else may be called afterwards."""

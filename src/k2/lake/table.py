@@ -1,15 +1,16 @@
 """One table: its snapshot, writing files for it, committing them."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from pathlib import Path
 from uuid import UUID
 
 import orjson
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from k2.errors import BadInput, NotFound, Refused
+from k2.errors import BadInput, Broken, NotFound, Refused
 from k2.lake import expire, metadata
 from k2.lake.catalog import Catalog
 from k2.lake.commit import Change, Commit, change_of, publish
@@ -35,6 +36,7 @@ class LakeTable:
         clock: Callable[[], datetime],
         unique: Callable[[], UUID],
         absorbed: Callable[[str], int],
+        keep_snapshots: int,
     ) -> None:
         self.catalog = catalog
         self.definition = definition
@@ -42,6 +44,7 @@ class LakeTable:
         self.unique = unique
         self._clock = clock
         self._absorbed = absorbed
+        self._keep_snapshots = keep_snapshots
         self._lock = threading.Lock()
         self._head: Head | None = None
 
@@ -94,6 +97,7 @@ class LakeTable:
         ledgers) and, for a settled file, of that `bucket`. Raises `Unavailable` when the disk is
         full, `Refused` when the table has columns that this version of K2 does not know.
         """
+        self._writable()
         head = self.head()
         ids = head.snapshot.field_ids
         if unknown := [name for name in ids if name not in self.definition.names]:
@@ -117,9 +121,25 @@ class LakeTable:
             sync_folder(folder.parent)
         path = folder / f"{self.unique()}.parquet"
         footer = write_parquet(path, table, self.definition, ids)
+        return self._written(path, footer, ids, partition)
+
+    def registered(self, path: str) -> WrittenFile:
+        """A ledger's file that was written before, for a commit to name.
+
+        Raises `Broken` when it is not there: a commit has promised it.
+        """
+        try:
+            footer = pq.read_metadata(path)
+        except FileNotFoundError as error:
+            raise Broken("a file that a commit named is not there", place=path) from error
+        return self._written(Path(path), footer, self.snapshot().field_ids, {})
+
+    def _written(
+        self, path: Path, footer: pq.FileMetaData, ids: Mapping[str, int], partition: dict[str, int]
+    ) -> WrittenFile:
         size = path.stat().st_size
         described = describe(f"file://{path}", size, footer, self.definition, ids, partition)
-        spec_id = FRESH_SPEC if bucket is None else SETTLED_SPEC
+        spec_id = SETTLED_SPEC if "symbol_bucket" in partition else FRESH_SPEC
         return WrittenFile(self.name, str(path), footer.num_rows, size, spec_id, described)
 
     def commit(self, commit: Commit) -> Snapshot:
@@ -129,11 +149,16 @@ class LakeTable:
         moved other offsets of the table, `Refused` for an exchange declared differently,
         `Unavailable` when catalog or disk fail. Sending the same commit again doubles nothing.
         """
-        return publish(self, change_of(commit, self._absorbed))
+        return self.apply(change_of(commit, self._absorbed))
 
     def apply(self, change: Change) -> Snapshot:
         """As `commit`, for any change of the table."""
+        self._writable()
         return publish(self, change)
+
+    def _writable(self) -> None:
+        if self.catalog.read_only:
+            raise Refused("this lake was opened for reading only", place=self.name)
 
     # ------------------------------------------------------------------ what a commit asks
 
@@ -149,8 +174,8 @@ class LakeTable:
     def expired(self, old: Metadata) -> set[int]:
         """Ids of the snapshots that the next commit lets go of."""
         if self.name not in RECORD_TABLES:
-            return expire.expired(old, old["last-sequence-number"])
-        return expire.expired(old, self._absorbed("commits"))
+            return expire.expired(old, old["last-sequence-number"], self._keep_snapshots)
+        return expire.expired(old, self._absorbed("commits"), self._keep_snapshots)
 
     def metadata_name(self, before: str, unique: UUID) -> str:
         """File name of the document that follows the one at `before`."""
