@@ -128,7 +128,7 @@ class CsvFeed:
             raise EndOfFeed
         now = self._clock()
         good, numbers, bad = self._convert(block, now)
-        self._line = block.first_line + block.data.count(b"\n") - 1
+        self._line = block.first_line + block.lines - 1
         if self._occurrences is not None:
             good = self._numbered(good)
         if self._skip:
@@ -183,7 +183,7 @@ class CsvFeed:
         if n == 0:
             return schema.empty_table()
         assert self._head.context is not None
-        starts, ends = block.bounds()
+        starts, ends = block.bounds
         columns = {
             "exchange": constant(self._head.context.exchange.name, n),
             "kind": constant(self._asked.layout.kind, n),
@@ -271,7 +271,7 @@ class _Head:
             keep, _ = lines.sift(block, self.shape)
             rows = np.flatnonzero(keep)
             if len(rows):
-                starts, ends = block.bounds()
+                starts, ends = block.bounds
                 line = block.data[starts[rows[0]] : ends[rows[0]]]
                 cells = lines.split_line(line, self.shape.delimiter)
                 return block.first_line + int(rows[0]), cells

@@ -73,7 +73,7 @@ class Layout:
 
     kind: str
     fields: Mapping[str, Source]
-    header: bool | None = False
+    header: bool | None = True
     """None: a header line is told by its first letters."""
     columns: tuple[str, ...] = ()
     delimiter: str = ","

@@ -23,7 +23,6 @@ WINDOW: Final = 200_000
 PARTS: Final = 64
 """Files that a second reading is spread over; each is sorted in memory by itself."""
 _NOT_CONTENT: Final = ("ingestion_timestamp", "occurrence")
-_MIX: Final = np.uint64(0x9E3779B97F4A7C15)
 _SPILLED: Final = np.dtype([("high", "u8"), ("low", "u8"), ("row", "i8")])
 _NEVER: Final = np.iinfo(np.int64).min
 
@@ -46,7 +45,7 @@ class Occurrences:
         self._reread = reread
         self._window = window
         self._folder = folder
-        self._hashes = np.zeros((0, 2), np.uint64)
+        self._hashes = np.zeros((2, 0), np.uint64)
         self._ordinals = np.zeros(0, np.int32)
         self._times = np.zeros(0, np.int64)
         self._symbols = np.zeros(0, np.int64)
@@ -76,13 +75,13 @@ class Occurrences:
         # Only remembered records at or after the block's first time can have equals in it.
         near = self._times >= times.min()
         old = int(near.sum())
-        both = np.concatenate([self._hashes[near], hashes])
-        order = np.lexsort((both[:, 1], both[:, 0]))  # stable: equal records stay in file order
-        ranks, starts = _ranks(both[order])
-        ordinals = np.empty(len(both), np.int32)
+        both = np.concatenate([self._hashes[:, near], hashes], axis=1)
+        order = _order(both)
+        ranks, starts = _ranks(both[:, order])
+        ordinals = np.empty(len(order), np.int32)
         ordinals[order] = ranks
         # The window may have let go of the first of a group; the oldest that is left knows its own.
-        base = np.concatenate([self._ordinals[near], np.zeros(len(hashes), np.int32)])[order]
+        base = np.concatenate([self._ordinals[near], np.zeros(len(times), np.int32)])[order]
         ordinals[order] += base[starts]
         self._remember(hashes, ordinals[old:], times, symbols)
         return ordinals[old:]
@@ -90,14 +89,14 @@ class Occurrences:
     def _remember(
         self, hashes: Hashes, ordinals: npt.NDArray[np.int32], times: Ints, symbols: Ints
     ) -> None:
-        self._hashes = np.concatenate([self._hashes, hashes])
+        self._hashes = np.concatenate([self._hashes, hashes], axis=1)
         self._ordinals = np.concatenate([self._ordinals, ordinals])
         self._times = np.concatenate([self._times, times])
         self._symbols = np.concatenate([self._symbols, symbols])
         extra = len(self._times) - self._window
         if extra > 0:
             np.maximum.at(self._floors, self._symbols[:extra], self._times[:extra])
-            self._hashes, self._ordinals = self._hashes[extra:], self._ordinals[extra:]
+            self._hashes, self._ordinals = self._hashes[:, extra:], self._ordinals[extra:]
             self._times, self._symbols = self._times[extra:], self._symbols[extra:]
 
     def _times_of(self, table: pa.Table) -> Ints:
@@ -135,11 +134,11 @@ class _Spill:
         row = 0
         for table in tables:
             hashes = content_hashes(table)
-            spilled = np.empty(len(hashes), _SPILLED)
-            spilled["high"], spilled["low"] = hashes[:, 0], hashes[:, 1]
-            spilled["row"] = np.arange(row, row + len(hashes))
-            row += len(hashes)
-            parts = (hashes[:, 0] % np.uint64(PARTS)).astype(np.int64)
+            spilled = np.empty(table.num_rows, _SPILLED)
+            spilled["high"], spilled["low"] = hashes
+            spilled["row"] = np.arange(row, row + table.num_rows)
+            row += table.num_rows
+            parts = (hashes[0] % np.uint64(PARTS)).astype(np.int64)
             order = np.argsort(parts, kind="stable")
             bounds = np.searchsorted(parts[order], np.arange(PARTS + 1))
             for part, path in enumerate(paths):
@@ -152,10 +151,10 @@ class _Spill:
             if path.exists():
                 spilled = np.fromfile(path, _SPILLED)
                 path.unlink()
-                order = np.lexsort((spilled["low"], spilled["high"]))
-                ordered = spilled[order]
-                ranks, _ = _ranks(np.column_stack([ordered["high"], ordered["low"]]))
-                ordinals[ordered["row"]] = ranks
+                hashes = np.stack([spilled["high"], spilled["low"]])
+                order = _order(hashes)
+                ranks, _ = _ranks(hashes[:, order])
+                ordinals[spilled["row"][order]] = ranks
         return ordinals
 
     def ordinals(self, row: int, n: int) -> npt.NDArray[np.int32]:
@@ -166,46 +165,56 @@ class _Spill:
         self._folder.cleanup()
 
 
+def _order(hashes: Hashes) -> Ints:
+    """The order that brings equal hashes together and keeps their rows ascending."""
+    order = np.argsort(hashes[0], kind="stable")
+    high, low = hashes[:, order]
+    if ((high[1:] == high[:-1]) & (low[1:] != low[:-1])).any():
+        # Half of the bits are the same by chance, which is next to never: sort by all of them.
+        return np.lexsort((hashes[1], hashes[0]))
+    return order
+
+
 def _ranks(ordered: Hashes) -> tuple[npt.NDArray[np.int32], Ints]:
     """Of sorted hashes: each one's place in its run of equal ones, and where that run starts."""
-    n = len(ordered)
+    n = ordered.shape[1]
     fresh = np.ones(n, bool)
-    fresh[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    fresh[1:] = (ordered[:, 1:] != ordered[:, :-1]).any(axis=0)
     starts = np.maximum.accumulate(np.where(fresh, np.arange(n), 0))
     return (np.arange(n) - starts).astype(np.int32), starts
 
 
 def content_hashes(table: pa.Table) -> Hashes:
-    """128 bits a record, over all columns that make it what it is: two columns of 64 bits.
+    """128 bits a record, over all columns that make it what it is: an array of two rows of 64 bits.
 
-    Two different records share all 128 bits with a chance of 1 in 10^20 among ten thousand million.
+    Two different records share all 128 bits with a chance of 1 in 10^18 among ten thousand million.
     """
-    out = np.zeros((table.num_rows, 2), np.uint64)
-    for name in table.schema.names:
-        if name in _NOT_CONTENT:
-            continue
+    out = np.zeros((2, table.num_rows), np.uint64)
+    for place, name in enumerate(table.schema.names):
         column = _whole(table.column(name))
-        if column.null_count == len(column):
+        if name in _NOT_CONTENT or column.null_count == len(column):
             continue
-        for side, seed in enumerate((11, 29)):
-            with np.errstate(over="ignore"):
-                out[:, side] = (out[:, side] ^ _hashes_of(column, seed)) * _MIX
-                out[:, side] ^= out[:, side] >> np.uint64(29)
+        for side in (0, 1):
+            # A sum of hashes with a seed of its own for each column, to which null adds nothing:
+            # the same record has the same sum, whatever else is in its block.
+            out[side] += _hashes_of(column, 2 * place + side + 1)
     return out
 
 
 def _hashes_of(column: pa.Array, seed: int) -> Hashes:
     if pa.types.is_dictionary(column.type):
         # A code means nothing outside its own dictionary, so the texts are what is hashed.
-        texts = np.append(_hashes_of(column.dictionary, seed), np.uint64(seed))
-        codes = column.indices.fill_null(len(column.dictionary)).to_numpy()
-        return texts[codes]
+        texts = np.append(_hashes_of(column.dictionary, seed), np.uint64(0))
+        if len(texts) == 2 and column.null_count == 0:
+            return texts[:1]
+        return texts[column.indices.fill_null(len(texts) - 1).to_numpy()]
+    missing = column.is_null().to_numpy(zero_copy_only=False) if column.null_count else None
     if pa.types.is_decimal(column.type):
         # 18 digits fit the low 64 of the 128 bits.
-        low = np.frombuffer(column.buffers()[1], np.int64)[2 * column.offset :][::2][: len(column)]
-        column = pa.array(low, mask=~column.is_valid().to_numpy(zero_copy_only=False))
-    series = pl.Series(pl.from_arrow(column))
-    return series.hash(seed).to_numpy()
+        bits = np.frombuffer(column.buffers()[1], np.int64)
+        column = pa.array(bits[2 * column.offset :: 2][: len(column)])
+    found = pl.Series(pl.from_arrow(column)).hash(seed).to_numpy()
+    return found if missing is None else np.where(missing, np.uint64(0), found)
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

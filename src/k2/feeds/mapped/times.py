@@ -114,33 +114,29 @@ def _read_fixed(text: pa.Array, pattern: str) -> tuple[Ints, npt.NDArray[np.int3
     layout = _fixed_layout(pattern)
     if layout is None or n == 0:
         return np.zeros(n, np.int64), np.zeros(n, np.int32), np.zeros(n, bool)
-    offsets = np.frombuffer(text.buffers()[1], np.int32)[text.offset : text.offset + n + 1]
-    starts, lengths = offsets[:-1].astype(np.int64), np.diff(offsets)
     body = layout.width + len(layout.suffix)
-    good = (lengths > body) & (lengths <= body + 9) if layout.fraction else lengths == body
-    # Room behind the last text, so that a short one never reads past the end of the buffer.
-    chars = np.concatenate([_bytes_of(text), np.zeros(body + 9, np.uint8)])
+    longest = body + 9 * layout.fraction
+    chars, lengths = _by_place(text, longest)
+    good = (lengths > body) & (lengths <= longest) if layout.fraction else lengths == body
+    numbers = chars - np.uint8(48)
     digits = {}
     for name, at in layout.parts.items():
-        number = np.zeros(n, np.int64)
-        for i in range(at, at + _WIDTHS[name]):
-            digit = chars[starts + i] - np.uint8(48)
-            good &= digit <= 9
-            number = number * 10 + digit
-        digits[name] = number
-    for at, byte in layout.literals:
-        good &= chars[starts + at] == byte
-    ends = starts + np.maximum(lengths, body) - len(layout.suffix)
+        digits[name] = number = np.zeros(n, np.int64)
+        for place in range(at, at + _WIDTHS[name]):
+            good &= numbers[place] <= 9
+            number *= 10
+            number += numbers[place]
+    for place, byte in layout.literals:
+        good &= chars[place] == byte
+    fraction, ends = np.zeros(n, np.int64), lengths - len(layout.suffix)
+    for place in range(layout.width, layout.width + 9 * layout.fraction):
+        there = place < ends
+        good &= (numbers[place] <= 9) | ~there
+        fraction *= 10
+        fraction += np.where(there, numbers[place], 0)
     for i, byte in enumerate(layout.suffix):
-        good &= chars[ends + i] == byte
-    fraction = np.zeros(n, np.int64)
-    if layout.fraction:
-        for i in range(9):
-            here = starts + layout.width + i
-            there = here < ends
-            digit = np.where(there, chars[here] - np.uint8(48), 0)
-            good &= digit <= 9
-            fraction = fraction * 10 + digit
+        places = np.clip(ends, 0, longest - len(layout.suffix)) + i
+        good &= chars[places, np.arange(n)] == byte
     micros, real = _to_micros(digits)
     return micros + fraction // 1000, (fraction % 1000).astype(np.int32), good & real
 
@@ -302,9 +298,25 @@ def _int64(some: pa.Array, n: int, rows: Mask) -> Ints:
     return out
 
 
-def _bytes_of(text: pa.Array) -> npt.NDArray[np.uint8]:
+def _by_place(text: pa.Array, longest: int) -> tuple[npt.NDArray[np.uint8], Ints]:
+    """The bytes of each text, a row per place and a column per text, and the lengths.
+
+    Has `longest` places; what stands past the end of a text means nothing.
+    """
+    n = len(text)
+    offsets = np.frombuffer(text.buffers()[1], np.int32)[text.offset : text.offset + n + 1]
+    starts, lengths = offsets[:-1].astype(np.int64), np.diff(offsets).astype(np.int64)
     data = text.buffers()[2]
-    return np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
+    chars = np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
+    size = int(lengths[0])
+    if size and (lengths == size).all():
+        # All of one length, as nearly always: a matrix as it lies.
+        matrix = chars[starts[0] : starts[0] + n * size].reshape(n, size)[:, :longest]
+        places = np.zeros((longest, n), np.uint8)
+        places[: matrix.shape[1]] = matrix.T
+        return places, lengths
+    padded = np.concatenate([chars, np.zeros(longest, np.uint8)])
+    return padded[starts + np.arange(longest)[:, np.newaxis]], lengths
 
 
 def _numpy(array: pa.Array) -> Any:
