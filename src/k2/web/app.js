@@ -1,0 +1,250 @@
+// The page: what is shown, and the loops that keep it as new as the records are.
+
+import { Chart } from "./chart.js";
+import { change, count, duration, grouped } from "./format.js";
+import { keyOf, List, WINDOW } from "./list.js";
+import { again, get, post } from "./source.js";
+import { showQuote, Tape } from "./tape.js";
+
+const INTERVALS = { "1s": 1, "5s": 5, "1m": 60, "5m": 300, "1h": 3600 };
+const PAGE_BARS = 600;
+const LAST_TRADES = 40;
+// A symbol whose last record is older than this is history: it is asked for less often.
+const LIVE_SECONDS = 3600;
+
+const $ = (id) => document.getElementById(id);
+const shown = { row: null, interval: "1m", session: 0, ready: false, done: false, wait: null };
+const chart = new Chart($("chart"), $("legend"), older);
+const tape = new Tape($("tape"));
+const list = new List($("list"), $("search"), (row) => {
+  pick(row);
+  openPicker(false);
+});
+
+// --- what is shown -------------------------------------------------------------------------
+
+function pick(row, interval = shown.interval) {
+  shown.wait?.abort();
+  const same = shown.row && keyOf(shown.row) === keyOf(row);
+  Object.assign(shown, { row, interval, ready: false, done: false, wait: new AbortController() });
+  shown.session += 1;
+  history.replaceState(null, "", `#${[row.exchange, row.symbol, interval].map(encodeURIComponent).join("/")}`);
+  list.mark(keyOf(row));
+  for (const button of $("intervals").children) {
+    button.setAttribute("aria-pressed", button.value === interval);
+  }
+  $("symbol").textContent = row.symbol;
+  $("exchange").textContent = [row.exchange, row.asset_class].filter(Boolean).join(" · ");
+  if (!same) {
+    tape.clear();
+    showQuote($("quote"), null);
+    price(null);
+  }
+  $("chart").setAttribute("aria-label", `Chart of ${row.symbol}: bars of ${interval}, and volume`);
+  turnBars();
+  turnTape();
+}
+
+function price(text) {
+  const box = $("price");
+  const before = box.dataset.value;
+  if (text === null) {
+    box.textContent = "–";
+    delete box.dataset.value;
+    $("change").textContent = "";
+    document.title = "K2";
+    return;
+  }
+  if (before === text) return;
+  box.dataset.value = text;
+  box.textContent = grouped(text, chart.precision);
+  const sign = before ? change(before, text).text[0] : "";
+  box.className = sign === "+" ? "up" : sign === "−" ? "down" : "";
+  setTimeout(() => (box.className = ""), 250);
+  document.title = `${grouped(text, chart.precision)} ${shown.row.symbol} · K2`;
+}
+
+/** What every question about the symbol on show says. */
+function about(row) {
+  return { symbol: row.symbol, exchange: row.exchange };
+}
+
+function isLive(row) {
+  return Date.now() - Date.parse(row.last_timestamp) < LIVE_SECONDS * 1000;
+}
+
+const iso = (milliseconds) => new Date(milliseconds).toISOString();
+
+/** Start of a span of `bars` intervals before `end`, with room for hours without trades. */
+const before = (end, bars) => iso(Date.parse(end) - bars * 3 * INTERVALS[shown.interval] * 1000);
+
+// --- loops ---------------------------------------------------------------------------------
+
+async function bars() {
+  const { row, interval, session, wait } = shown;
+  if (!row) return;
+  const path = `/v1/bars/${interval}`;
+  const options = { slot: "bars", signal: wait.signal };
+  if (!shown.ready) {
+    const start_time = isLive(row) ? before(iso(Date.now()), PAGE_BARS) : null;
+    const { data } = await get(path, { ...about(row), start_time, last: PAGE_BARS }, { signal: wait.signal });
+    if (session !== shown.session) return;
+    chart.show(data, { seconds: INTERVALS[interval] < 60 });
+    shown.ready = true;
+    empty(data.length ? null : "No bars in this range yet.");
+  } else {
+    const found = await get(path, { ...about(row), start_time: chart.newest, last: PAGE_BARS }, options);
+    if (session !== shown.session || !found) return;
+    if (found.data.length) empty(null);
+    chart.update(found.data);
+  }
+  if (chart.last?.close) price(chart.last.close);
+}
+
+async function older() {
+  const { row, interval, session, wait } = shown;
+  if (!shown.ready || shown.done || shown.loading || !chart.oldest) return;
+  shown.loading = true;
+  try {
+    const end_time = chart.oldest;
+    const asked = { ...about(row), end_time, last: PAGE_BARS };
+    const path = `/v1/bars/${interval}`;
+    let found = await get(path, { ...asked, start_time: before(end_time, PAGE_BARS) }, { signal: wait.signal });
+    // Nothing near: over a night or a year without trades, look once without a bound.
+    if (!found.data.length) found = await get(path, asked, { signal: wait.signal });
+    if (session !== shown.session) return;
+    if (found.data.length) chart.prepend(found.data);
+    else shown.done = true;
+  } catch (error) {
+    if (error.name !== "AbortError") shown.done = true;
+  } finally {
+    shown.loading = false;
+  }
+}
+
+async function records() {
+  const { row, session, wait } = shown;
+  if (!row) return;
+  const start_time = isLive(row) ? iso(Math.floor(Date.now() / 60000) * 60000 - 600000) : null;
+  const asked = { ...about(row), start_time };
+  const [trades, quotes] = await Promise.all([
+    get("/v1/trades", { ...asked, last: LAST_TRADES }, { slot: "trades", signal: wait.signal }),
+    get("/v1/quotes", { ...asked, last: 1 }, { slot: "quotes", signal: wait.signal }),
+  ]);
+  if (session !== shown.session) return;
+  if (trades) tape.update(trades.data);
+  if (quotes) showQuote($("quote"), quotes.data.at(-1));
+}
+
+async function symbols() {
+  const found = await get("/v1/symbols", {}, { slot: "symbols" });
+  if (!found) return;
+  list.fill(found.data);
+  if (!found.data.length) {
+    empty("No records yet.\nLoad a file with k2 load, or start a feed with k2 feed.");
+    return;
+  }
+  if (shown.row) {
+    const now = found.data.find((row) => keyOf(row) === keyOf(shown.row));
+    if (now) shown.row = now;
+    return;
+  }
+  empty(null);
+  const [exchange, symbol, interval] = location.hash.slice(1).split("/").map(decodeURIComponent);
+  const wanted = found.data.find((row) => row.exchange === exchange && row.symbol === symbol);
+  const most = found.data.reduce((a, b) => (b.trades > a.trades ? b : a));
+  pick(wanted ?? most, wanted && INTERVALS[interval] ? interval : shown.interval);
+  turnPrices();
+}
+
+const priced = new Set();
+
+/** Last prices and volume bars of the list; of symbols that are history only once. */
+async function prices() {
+  const rows = [...list.lines.values()].map((line) => line.row);
+  const live = rows.filter(isLive).slice(0, 100);
+  const past = rows.filter((row) => !isLive(row) && !priced.has(keyOf(row))).slice(0, 10);
+  const asked = { interval: "1m", last: WINDOW };
+  if (live.length) {
+    const names = [...new Set(live.map((row) => row.symbol))];
+    const found = await post("/v1/bars/batch", { ...asked, symbols: names, start_time: `-${WINDOW}m` });
+    list.update(found.data);
+    const own = shown.row && found.data.filter((bar) => keyOf(bar) === keyOf(shown.row));
+    if (own?.length) moved(own);
+  }
+  for (const row of past) {
+    const exchanges = [row.exchange];
+    const found = await post("/v1/bars/batch", { ...asked, symbols: [row.symbol], exchanges });
+    list.update(found.data);
+    priced.add(keyOf(row));
+  }
+}
+
+function moved(own) {
+  const { text, sign } = change(own[0].open, own.at(-1).close);
+  $("change").textContent = text;
+  $("change").className = `change ${sign > 0 ? "up" : sign < 0 ? "down" : ""}`;
+  $("change").title = `over the last ${WINDOW} minutes`;
+}
+
+async function state() {
+  const { data } = await get("/v1/status");
+  const now = data[0];
+  const set = (name, text, title = "") => {
+    const found = document.querySelector(`[data-state=${name}]`);
+    found.textContent = text;
+    found.title = title;
+  };
+  set("rate", count(now.records_per_second));
+  set("lag", count(now.lag_messages), "messages in the log that no snapshot holds yet");
+  set("freshness", duration(now.freshness_seconds), "age of the newest record that a query sees");
+  set("rows", count(now.rows));
+  set("snapshot", String(now.snapshot ?? "–"), "the newest commit");
+  const audit = now.audit;
+  $("audit").className = `badge ${audit.state}`;
+  $("audit").textContent = audit.state;
+  $("audit").title = audit.at ? `audited at ${audit.at}, in ${audit.seconds} s` : "not audited yet";
+}
+
+// --- the frame -----------------------------------------------------------------------------
+
+function empty(text) {
+  $("empty").hidden = !text;
+  $("empty").textContent = text ?? "";
+}
+
+function trouble(error) {
+  $("dot").className = error ? "dot off" : "dot on";
+  $("connection").textContent = error ? "reconnecting" : "live";
+  $("connection").title = error ? error.message : "";
+}
+
+function openPicker(open) {
+  $("symbols").classList.toggle("open", open);
+  $("picker").setAttribute("aria-expanded", open);
+  if (open) $("search").focus();
+}
+
+for (const interval of Object.keys(INTERVALS)) {
+  const button = document.createElement("button");
+  Object.assign(button, { type: "button", value: interval, textContent: interval });
+  button.addEventListener("click", () => shown.row && pick(shown.row, interval));
+  $("intervals").append(button);
+}
+$("picker").addEventListener("click", () => openPicker(!$("symbols").classList.contains("open")));
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.closest?.("input");
+  if (event.key === "/" && !typing) {
+    event.preventDefault();
+    openPicker(true);
+    $("search").select();
+  }
+  if (event.key === "Escape") openPicker(false);
+});
+
+const quiet = () => {};
+const turnBars = again(300, bars, quiet);
+const turnTape = again(300, records, quiet);
+const turnPrices = again(2000, prices, quiet);
+again(1000, state, trouble);
+again(4000, symbols, quiet);
