@@ -61,9 +61,9 @@ def write_parquet(
                 compression="zstd",
                 compression_level=1,
                 use_dictionary=list(definition.dictionary),
-                column_encoding=dict.fromkeys(_plain_delta(definition), "DELTA_BINARY_PACKED"),
+                column_encoding=definition.encodings,
                 store_decimal_as_integer=True,
-                write_statistics=True,
+                write_statistics=list(definition.bounded),
                 write_page_index=True,
                 store_schema=False,
                 metadata_collector=sink,
@@ -72,10 +72,6 @@ def write_parquet(
             os.fsync(file.fileno())
         sync_folder(path.parent)
     return sink[0]
-
-
-def _plain_delta(definition: Definition) -> list[str]:
-    return [name for name in definition.delta if name not in definition.dictionary]
 
 
 def file_schema(definition: Definition, field_ids: Mapping[str, int]) -> pa.Schema:

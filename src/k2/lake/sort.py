@@ -23,26 +23,49 @@ def sort_indices(table: pa.Table) -> Indices:
     """
     rank = _ranks(table["symbol"])
     order = np.argsort(rank, kind="stable")
-    keys = [_integers(table[name])[order] for name in _TIES if name in table.schema.names]
+    keys = [_integers(table[name]) for name in _TIES if name in table.schema.names]
     rank = rank[order]
-    wrong = _descents(keys) & (rank[1:] == rank[:-1])
-    if not wrong.any():
-        return order
-    rows = np.flatnonzero(np.isin(rank, rank[1:][wrong]))
-    order[rows] = order[rows][np.lexsort([*(key[rows] for key in reversed(keys)), rank[rows]])]
+    wrong = _descents(keys, order, rank)
+    if len(wrong):
+        rows = np.flatnonzero(np.isin(rank, rank[wrong]))
+        chosen = order[rows]
+        order[rows] = chosen[np.lexsort([*(key[chosen] for key in reversed(keys)), rank[rows]])]
     return order
 
 
-def _descents(keys: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:
-    """Of each row but the first: does it come before its predecessor by the keys?"""
-    before = np.zeros(max(len(keys[0]) - 1, 0), dtype=np.bool_)
-    equal = np.ones_like(before)
+def sort_rows(table: pa.Table) -> pa.Table:
+    """The rows in the order of `sort_indices`."""
+    order = sort_indices(table)
+    indices = pa.array(order)
+    return pa.table(
+        [_taken(column, order, indices) for column in table.columns], schema=table.schema
+    )
+
+
+def _taken(column: pa.ChunkedArray, order: Indices, indices: pa.Array) -> pa.ChunkedArray:
+    if not pa.types.is_string(column.type) or column.null_count == len(column):
+        return column.take(indices)
+    # Imported only here: readers of the lake need none of it, and it takes 0.2 s to import.
+    import polars
+
+    # Arrow takes text four times as slowly as polars does: 50 against 13 ms for 500,000 trade ids.
+    series = polars.Series(polars.from_arrow(column.combine_chunks()))
+    return pa.chunked_array([series.gather(order).to_arrow().cast(column.type)])
+
+
+def _descents(
+    keys: list[npt.NDArray[np.integer]], order: Indices, rank: npt.NDArray[np.unsignedinteger]
+) -> Indices:
+    """Places in `order` whose row comes after the next one by the keys, both of one symbol."""
+    found = []
+    pairs = np.flatnonzero(rank[1:] == rank[:-1])
     for key in keys:
-        before |= equal & (key[1:] < key[:-1])
-        equal &= key[1:] == key[:-1]
-        if not equal.any():
+        first, second = key[order[pairs]], key[order[pairs + 1]]
+        found.append(pairs[second < first])
+        pairs = pairs[second == first]
+        if not len(pairs):
             break
-    return before
+    return np.concatenate([*found, pairs[:0]])
 
 
 def _ranks(column: pa.ChunkedArray) -> npt.NDArray[np.unsignedinteger]:
@@ -58,9 +81,9 @@ def _ranks(column: pa.ChunkedArray) -> npt.NDArray[np.unsignedinteger]:
     return rank[symbols.indices.to_numpy(zero_copy_only=False)]
 
 
-def _integers(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    plain = column.cast(pa.int64()) if column.type != pa.int64() else column
-    found: npt.NDArray[np.int64] = plain.to_numpy()
+def _integers(column: pa.ChunkedArray) -> npt.NDArray[np.integer]:
+    plain = column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
+    found: npt.NDArray[np.integer] = plain.to_numpy()
     return found
 
 

@@ -36,14 +36,14 @@ _BOUNDED: Final = frozenset(
         "commit",
         "committed_at",
         "log_topic",
-        "log_id",
         "log_partition",
         "log_offset",
         "commit_sequence",
     ]
 )
-"""Columns whose bounds stand in the manifests. Bounds of every column would treble the manifests,
-and they are read at every cold start."""
+"""Columns with statistics, whose bounds stand in the manifests. Bounds of every column would treble
+the manifests, which are read at every cold start, and statistics of a dictionary column take five
+times as long as writing it."""
 
 _DELTA: Final = frozenset(
     [
@@ -118,9 +118,17 @@ class Definition:
         return tuple(n for n in self.names if n in _BOUNDED)
 
     @property
-    def delta(self) -> tuple[str, ...]:
-        """Numbers that are written as differences from one to the next."""
-        return tuple(n for n in self.names if n in _DELTA)
+    def encodings(self) -> dict[str, str]:
+        """Parquet encodings of columns without a dictionary, other than plain.
+
+        Text as lengths and bytes (trade ids): written and read faster than plain, and a quarter
+        smaller.
+        """
+        found = {n: "DELTA_BINARY_PACKED" for n in self.names if n in _DELTA}
+        for column in self.columns:
+            if column.arrow == pa.string() and column.name not in _DICTIONARY:
+                found[column.name] = "DELTA_LENGTH_BYTE_ARRAY"
+        return found
 
     @property
     def dictionary(self) -> tuple[str, ...]:
