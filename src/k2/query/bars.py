@@ -1,0 +1,314 @@
+"""Bars: open, high, low, close, volume, count and VWAP of the trades of each interval.
+
+Comes in: a view of trades and a selection. Goes out: one row per symbol, exchange and interval.
+Every number is exact; equal timestamps are told apart by the total order.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from k2.errors import BadInput, Refused
+from k2.lake import DataFileRef
+from k2.model import PRICE_TYPE, TIMESTAMP_TYPE
+from k2.query.interval import Interval, Midnights, midnights_of
+from k2.query.port import Engine, Statement
+from k2.query.predicate import bounds, predicate
+from k2.query.selection import Selection
+from k2.query.statements import statement
+from k2.query.view import View
+from k2.query.zones import from_us, to_us
+
+SCHEMA: Final = pa.schema(
+    [
+        ("symbol", pa.string()),
+        ("exchange", pa.string()),
+        ("start", TIMESTAMP_TYPE),
+        ("open", PRICE_TYPE),
+        ("high", PRICE_TYPE),
+        ("low", PRICE_TYPE),
+        ("close", PRICE_TYPE),
+        ("volume", pa.decimal128(38, 8)),
+        ("trade_count", pa.int64()),
+        ("vwap", PRICE_TYPE),
+    ]
+)
+"""Columns of bars; `start` is the instant (UTC) at which the interval begins."""
+
+_FILLED_LIMIT: Final = 1_000_000
+_WIDEN: Final = 32
+_HEADROOM: Final = 4
+_DAY: Final = timedelta(days=1)
+
+# Partitions below 2^15 and offsets below 2^48 stay apart. The topic is no part of it: an exchange
+# has one topic per kind, since its asset class is declared once and for all.
+_PLACE: Final = (
+    "(epoch_us(timestamp) * 1000 + timestamp_nanos)::hugeint * 9223372036854775807"
+    " + (log_partition * 281474976710656 + log_offset)"
+)
+
+
+@dataclass(frozen=True)
+class BarsWanted:
+    """How bars are made: `all_trades` takes those in that form no price; `fill` shows empty
+    intervals; `last` keeps the newest per symbol and exchange; `day` keeps one exchange date.
+    """
+
+    interval: Interval
+    all_trades: bool = False
+    fill: bool = False
+    last: int | None = None
+    day: date | None = None
+
+
+def make_bars(
+    engine: Engine,
+    view: View,
+    selection: Selection,
+    wanted: BarsWanted,
+    *,
+    timeout: float | None = None,
+) -> pa.Table:
+    """The bars (see `SCHEMA`), by symbol, exchange and start. Raises `BadInput`, `Refused`."""
+    if wanted.last is not None and wanted.last < 1:
+        raise BadInput("last must be 1 or more", found=str(wanted.last))
+    making = _Making(engine, view, wanted, timeout)
+    made = making.newest(selection, wanted.last) if wanted.last else making.all(selection)
+    return making.filled(made, selection) if wanted.fill else made
+
+
+@dataclass(frozen=True)
+class _Making:
+    """One question on its way."""
+
+    engine: Engine
+    view: View
+    wanted: BarsWanted
+    timeout: float | None
+
+    def all(self, selection: Selection, start: datetime | None = None) -> pa.Table:
+        """All bars of the selection; only trades at or after `start`, if it is given."""
+        files = self._files(selection, start)
+        midnights = self._midnights(files, selection)
+        source = self.view.source(files)
+        made = self._statement(selection, start, midnights)
+        sources = {"rows": source, "midnights": midnights.to_table()}
+        if "{midnights}" not in made.text:
+            del sources["midnights"]
+        found = self.engine.run(made, sources, timeout=self.timeout)
+        return _dated(found, midnights) if self.wanted.interval.is_day else _shaped(found)
+
+    def newest(self, selection: Selection, last: int) -> pa.Table:
+        """The newest bars of each symbol and exchange, looking back no further than needed.
+
+        A symbol that has enough is done; the others are looked for over ever wider times.
+        """
+        done: list[pa.Table] = []
+        complete: set[tuple[str, str]] = set()
+        for start in self._starts(selection, last):
+            found = _without(self.all(selection, start), complete)
+            if start is None:
+                return _joined([*done, found])
+            # The interval in which the window begins is not whole; trades of a day may come
+            # before its midnight, where days roll.
+            whole = start + _DAY if self.wanted.interval.is_day else start
+            found = found.filter(pc.greater_equal(found["start"], pa.scalar(whole, TIMESTAMP_TYPE)))
+            enough = _pairs_with(found, last)
+            done.append(_without(found, set(_pairs(found)) - enough))
+            complete |= enough
+            if selection.symbols:
+                exchanges = selection.exchanges or tuple(self.view.exchanges)
+                left = [
+                    (symbol, exchange)
+                    for symbol in selection.symbols
+                    for exchange in exchanges
+                    if (symbol, exchange) not in complete
+                ]
+                if not left:
+                    break
+                selection = replace(
+                    selection,
+                    symbols=tuple(dict.fromkeys(symbol for symbol, _ in left)),
+                    exchanges=tuple(dict.fromkeys(exchange for _, exchange in left)),
+                )
+        return _joined(done)
+
+    def filled(self, made: pa.Table, selection: Selection) -> pa.Table:
+        """The bars, and empty ones between."""
+        if not made.num_rows:
+            return made
+        span = bounds(selection, self.view.exchanges)
+        held = self.view.span(self._files(selection, None))
+        low = _as_datetime(pc.min(made["start"]))
+        high = _as_datetime(pc.max(made["start"]))
+        first = None if span.start is None or self.wanted.last else min(span.start, low)
+        last = None if span.end is None or held is None else max(min(span.end, held[1]), high)
+        grid = self._grid(first or low, last or high, span.end)
+        if grid.num_rows * len(set(_pairs(made))) > _FILLED_LIMIT:
+            raise Refused(
+                f"more than {_FILLED_LIMIT:,} intervals would be shown, most of them empty",
+                hint="ask for a shorter range, a longer interval, or leave empty ones out",
+            )
+        found = self.engine.run(
+            statement("fill", {"first": first, "last": last, "newest": self.wanted.last}),
+            {"bars": made, "grid": grid},
+            timeout=self.timeout,
+        )
+        return found.select(SCHEMA.names).cast(SCHEMA)
+
+    def _files(self, selection: Selection, start: datetime | None) -> tuple[DataFileRef, ...]:
+        edge = bounds(selection, self.view.exchanges)
+        low = (
+            start if edge.start is None else edge.start if start is None else max(edge.start, start)
+        )
+        day = self.wanted.day
+        dates = None if day is None else (day, day)
+        return self.view.select(selection.symbols, times=(low, edge.end), dates=dates)
+
+    def _midnights(self, files: tuple[DataFileRef, ...], selection: Selection) -> Midnights:
+        held = self.view.span(files)
+        edge = bounds(selection, self.view.exchanges)
+        if held is None:
+            return midnights_of({}, date(1970, 1, 1), date(1970, 1, 1))
+        low = max(held[0], edge.start) if edge.start else held[0]
+        high = min(held[1], edge.end) if edge.end else held[1]
+        # A day and a half around: zones are up to 14 hours off, and days may roll.
+        return midnights_of(
+            self.view.exchanges, (low - 2 * _DAY).date(), (max(high, low) + 2 * _DAY).date()
+        )
+
+    def _statement(
+        self, selection: Selection, start: datetime | None, midnights: Midnights
+    ) -> Statement:
+        view, width = self.view, self.wanted.interval.width_us
+        made = predicate(selection, view.columns, view.time, view.exchanges)
+        if start is not None:
+            made.add(f"{view.time} >= {made.bind(start)}")
+        if self.wanted.day is not None:
+            made.add(f"exchange_date = {made.bind(self.wanted.day)}")
+        if not self.wanted.all_trades:
+            made.add("price_forming")
+        # Grouping by text costs as much as all the rest of a bar: known values are put in instead.
+        symbol, exchange = "symbol", "exchange"
+        if len(set(selection.symbols)) == 1:
+            symbol = f"{made.bind(selection.symbols[0])}::varchar as symbol"
+        if len(view.exchanges) == 1:
+            exchange = f"{made.bind(next(iter(view.exchanges)))}::varchar as exchange"
+        rows, shift = "{rows}", midnights.shift(width)
+        if self.wanted.interval.is_day:
+            begin = "exchange_date"
+        elif shift is not None:
+            begin = _begin(made.bind(shift), made.bind(width))
+        else:
+            rows = "{rows} join {midnights} using (exchange, exchange_date)"
+            eons = Midnights(midnights.first, midnights.last, {}).shift(width)
+            begin = _begin(f"({made.bind(eons)} - midnight)", made.bind(width))
+        return statement(
+            "bars",
+            {**made.values, "newest": self.wanted.last},
+            keys=f"{symbol}, {exchange}",
+            start=begin,
+            place=_PLACE,
+            rows=rows,
+            predicate=made.text,
+        )
+
+    def _starts(self, selection: Selection, last: int) -> Iterator[datetime | None]:
+        """Ever earlier times to look back to, the last one None."""
+        span = self.view.span(self._files(selection, None))
+        if span is not None:
+            edge = bounds(selection, self.view.exchanges)
+            low = max(span[0], edge.start) if edge.start else span[0]
+            high = min(span[1], edge.end) if edge.end else span[1]
+            width = timedelta(microseconds=self.wanted.interval.width_us) * last * _HEADROOM
+            if self.wanted.interval.is_day:
+                width += 2 * _DAY
+            while width < high - low:
+                yield high - width
+                width *= _WIDEN
+        yield None
+
+    def _grid(self, first: datetime, last: datetime, end: datetime | None) -> pa.Table:
+        """Where intervals begin at each exchange, from `first` to `last`, both inclusive."""
+        days = ((first - 2 * _DAY).date(), (last + 2 * _DAY).date())
+        midnights = midnights_of(self.view.exchanges, *days)
+        width = self.wanted.interval.width_us
+        limit = to_us(last) if end is None else min(to_us(last), to_us(end) - 1)
+        names, starts = [], []
+        for name, begin in midnights.begin_us.items():
+            # A day of 25 hours is one interval all the same.
+            found = begin if self.wanted.interval.is_day else _steps(begin, width)
+            found = found[(found >= to_us(first)) & (found <= limit)]
+            names.append(np.full(len(found), name, dtype=object))
+            starts.append(found)
+        return pa.table(
+            {
+                "exchange": pa.array(np.concatenate(names), pa.string()),
+                "start": pa.array(np.concatenate(starts), pa.int64()).cast(TIMESTAMP_TYPE),
+            }
+        )
+
+
+def _begin(shift: str, width: str) -> str:
+    return f"epoch_us(timestamp) - (epoch_us(timestamp) + {shift}) % {width}"
+
+
+def _steps(
+    begin: "np.ndarray[tuple[int], np.dtype[np.int64]]", width: int
+) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    """Each day's beginning and every width after it, up to the next day's beginning."""
+    counts = -(-np.diff(begin) // width)
+    first = np.repeat(begin[:-1], counts)
+    within = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.asarray(first + within * width, np.int64)
+
+
+def _shaped(found: pa.Table) -> pa.Table:
+    start = found["start"].cast(pa.int64()).cast(TIMESTAMP_TYPE)
+    return found.set_column(2, "start", start).cast(SCHEMA)
+
+
+def _dated(found: pa.Table, midnights: Midnights) -> pa.Table:
+    """Bars by exchange date, with the instant at which that date begins as their start."""
+    days = found["start"].cast(pa.int32()).to_numpy()
+    names = found["exchange"].to_numpy(zero_copy_only=False)
+    start = np.zeros(len(days), np.int64)
+    first = (midnights.first - date(1970, 1, 1)).days
+    for name, begin in midnights.begin_us.items():
+        mine = names == name
+        start[mine] = begin[days[mine] - first]
+    return found.set_column(2, "start", pa.array(start).cast(TIMESTAMP_TYPE)).cast(SCHEMA)
+
+
+def _pairs(bars: pa.Table) -> list[tuple[str, str]]:
+    unique = bars.group_by(["symbol", "exchange"]).aggregate([])
+    return list(zip(unique["symbol"].to_pylist(), unique["exchange"].to_pylist(), strict=True))
+
+
+def _pairs_with(bars: pa.Table, count: int) -> set[tuple[str, str]]:
+    counted = bars.group_by(["symbol", "exchange"]).aggregate([([], "count_all")])
+    columns = (counted[name].to_pylist() for name in ("symbol", "exchange", "count_all"))
+    return {(s, e) for s, e, n in zip(*columns, strict=True) if n >= count}
+
+
+def _without(bars: pa.Table, pairs: set[tuple[str, str]]) -> pa.Table:
+    if not pairs or not bars.num_rows:
+        return bars
+    separator = "\x1f"
+    joined = pc.binary_join_element_wise(bars["symbol"], bars["exchange"], separator)
+    gone = pa.array([separator.join(pair) for pair in pairs], pa.string())
+    return bars.filter(pc.invert(pc.is_in(joined, value_set=gone)))
+
+
+def _joined(parts: list[pa.Table]) -> pa.Table:
+    order = [(name, "ascending") for name in ("symbol", "exchange", "start")]
+    return pa.concat_tables(parts).sort_by(order) if len(parts) > 1 else parts[0]
+
+
+def _as_datetime(scalar: pa.Scalar) -> datetime:
+    return from_us(scalar.value)

@@ -1,0 +1,231 @@
+"""The embedded engine: DuckDB in process, over Parquet files and Arrow tables.
+
+One database without contents per engine; each query gets a cursor of its own, so that any thread
+may ask. Nobody above this file names `duckdb`.
+"""
+
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import duckdb
+import pyarrow as pa
+
+from k2.errors import BadInput, Broken, K2Error, Refused, Unavailable
+from k2.query.port import PartialFile, Pin, Source, Statement
+
+_SETTINGS: Final = {
+    "TimeZone": "UTC",
+    # Footers of files that never change: without it each query reads them all again.
+    "parquet_metadata_cache": "true",
+    "python_enable_replacements": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    # Only rows that make it into the newest N are read in full.
+    "late_materialization_max_rows": "2000",
+    # The plan by nested loops that is chosen below this takes minutes over many files.
+    "asof_loop_join_threshold": "0",
+}
+
+_IN_RANGE: Final = (
+    "f.log_topic = r.topic and f.log_id = r.log_id and f.log_partition = r.part "
+    "and f.log_offset >= r.first and f.log_offset < r.past"
+)
+
+
+class DuckDB:
+    """An engine in this process (see `port.Engine`). `memory` is a limit in bytes."""
+
+    def __init__(self, *, threads: int | None = None, memory: int | None = None) -> None:
+        self._database = duckdb.connect(":memory:")
+        for name, value in _SETTINGS.items():
+            self._database.execute(f"set {name} = '{value}'")
+        if threads is not None:
+            self._database.execute(f"set threads = {int(threads)}")
+        if memory is not None:
+            self._database.execute(f"set memory_limit = '{int(memory)}B'")
+
+    def run(
+        self,
+        statement: Statement,
+        sources: Mapping[str, Source | pa.Table],
+        *,
+        timeout: float | None = None,
+    ) -> pa.Table:
+        """The statement's rows (see `port.Engine`)."""
+        with self._cursor(timeout) as cursor:
+            try:
+                return _run(cursor, statement, sources, template=False)
+            except duckdb.BinderException:
+                # Files of an earlier version may lack a column and no tail brings it: an empty
+                # table with all columns does. Not done always, since it costs a millisecond.
+                return _run(cursor, statement, sources, template=True)
+
+    def ask(
+        self,
+        text: str,
+        sources: Mapping[str, Source],
+        *,
+        limit: int,
+        timeout: float | None = None,
+    ) -> tuple[pa.Table, bool]:
+        """A user's SELECT (see `port.Engine`)."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of memory and files."""
+        self._database.close()
+
+    @contextmanager
+    def _cursor(self, timeout: float | None) -> Iterator[duckdb.DuckDBPyConnection]:
+        cursor = self._database.cursor()
+        try:
+            with translated(timeout), _limited(cursor, timeout):
+                yield cursor
+        finally:
+            cursor.close()
+
+
+def _run(
+    cursor: duckdb.DuckDBPyConnection,
+    statement: Statement,
+    sources: Mapping[str, Source | pa.Table],
+    *,
+    template: bool,
+) -> pa.Table:
+    text, values = statement.text, dict(statement.values)
+    for name, source in sources.items():
+        relation = name
+        if isinstance(source, pa.Table):
+            cursor.register(name, source)
+        else:
+            relation = _relation(cursor, name, source, values, template=template)
+        text = text.replace(f"{{{name}}}", relation)
+    used = {name: value for name, value in values.items() if re.search(rf"\${name}\b", text)}
+    return cursor.sql(text, params=used).to_arrow_table()
+
+
+def _relation(
+    cursor: duckdb.DuckDBPyConnection,
+    name: str,
+    source: Source,
+    values: dict[str, Any],
+    *,
+    template: bool,
+) -> str:
+    """The source as a relation of SQL: its paths are bound, its tables registered."""
+    parts = []
+    if source.files:
+        values[f"{name}_files"] = list(source.files)
+        parts.append(f"select * from read_parquet(${name}_files, union_by_name = true)")
+    if source.partial and source.pin is not None:
+        parts.append(_pinned(cursor, name, source.partial, source.pin, values))
+    has_tail = source.tail is not None and source.tail.num_rows > 0
+    if has_tail or template or not parts:
+        rows = source.tail if has_tail else source.columns.empty_table()
+        cursor.register(f"{name}_tail", rows)
+        if source.pin is None or not has_tail:
+            parts.append(f"select * from {name}_tail")
+        else:
+            cursor.register(f"{name}_ranges", _ranges(source.pin))
+            parts.append(f"select f.* from {name}_tail f semi join {name}_ranges r on {_IN_RANGE}")
+    joined = " union all by name ".join(parts)
+    if not source.defaults:
+        return f"({joined}) as {name}"
+    filled = ", ".join(f"coalesce({c}, {_sql(v)}) as {c}" for c, v in source.defaults.items())
+    return f"(select * replace ({filled}) from ({joined})) as {name}"
+
+
+def _pinned(
+    cursor: duckdb.DuckDBPyConnection,
+    name: str,
+    partial: Sequence[PartialFile],
+    pin: Pin,
+    values: dict[str, Any],
+) -> str:
+    """The rows of a pinned state in files that hold others too."""
+    paths = [file.path for file in partial]
+    cursor.register(
+        f"{name}_partial",
+        pa.table({"path": pa.array(paths), "sequence": [file.sequence for file in partial]}),
+    )
+    cursor.register(f"{name}_ranges", _ranges(pin))
+    values |= {f"{name}_paths": paths, f"{name}_pin": pin.sequence}
+    return (
+        f"select f.* exclude (filename) from read_parquet(${name}_paths, union_by_name = true, "
+        f"filename = true) f join {name}_partial p on f.filename = p.path "
+        f"left join {name}_ranges r on {_IN_RANGE} "
+        f"where coalesce(f.commit_sequence, p.sequence) <= ${name}_pin or r.topic is not null"
+    )
+
+
+def _ranges(pin: Pin) -> pa.Table:
+    return pa.table(
+        {
+            "topic": pa.array([r.topic for r in pin.ranges], pa.string()),
+            "log_id": pa.array([r.log_id for r in pin.ranges], pa.string()),
+            "part": pa.array([r.partition for r in pin.ranges], pa.int32()),
+            "first": pa.array([r.first for r in pin.ranges], pa.int64()),
+            "past": pa.array([r.end for r in pin.ranges], pa.int64()),
+        }
+    )
+
+
+def _sql(value: object) -> str:
+    """A default of a schema as SQL."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    text = str(value).replace("'", "''")
+    return f"'{text}'"
+
+
+@contextmanager
+def _limited(cursor: duckdb.DuckDBPyConnection, timeout: float | None) -> Iterator[None]:
+    """Interrupt what runs on the cursor once `timeout` seconds are over."""
+    if timeout is None:
+        yield
+        return
+    timer = threading.Timer(timeout, cursor.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def translated(timeout: float | None = None) -> Iterator[None]:
+    """DuckDB's exceptions as K2's, most specific first."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise _translate(error, timeout) from error
+
+
+def _translate(error: duckdb.Error, timeout: float | None) -> K2Error:
+    first = str(error).partition("\n")[0]
+    match error:
+        case duckdb.InterruptException():
+            return Refused(
+                f"the query took longer than {timeout:g} seconds" if timeout else "cancelled",
+                hint="ask for fewer symbols or a shorter range, or raise the limit",
+            )
+        case duckdb.OutOfMemoryException():
+            return Refused(
+                "the query needs more memory than it may have",
+                hint="ask for fewer symbols or a shorter range, or set a row limit",
+            )
+        case duckdb.IOException() | duckdb.HTTPException():
+            return Unavailable(f"a file cannot be read: {first}", retry_after=1.0)
+        case duckdb.PermissionException():
+            return Refused(f"not allowed: {first}")
+        case duckdb.OutOfRangeException():
+            return BadInput(f"a value is out of range: {first}")
+        case duckdb.InternalException() | duckdb.FatalException():
+            return Broken(f"the engine failed: {first}")
+    return BadInput(f"the query cannot run: {first}")

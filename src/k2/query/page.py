@@ -1,0 +1,66 @@
+"""Page tokens: where a page ended and the state that it was read from, as opaque text.
+
+A token goes back to the same question only; one that was changed on its way is refused. It holds
+nothing secret: whoever alters it knowingly gains no more than another page of the same answer.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+import zlib
+from dataclasses import dataclass
+from typing import Final
+
+from k2.errors import BadInput
+from k2.query.port import LogRange, Pin
+
+_DIGEST_BYTES: Final = 12
+_LIMIT_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class Page:
+    """Where reading goes on: after the row whose order columns are `key`, in the state `pin`."""
+
+    pin: Pin
+    key: tuple[int | str, ...]
+
+
+def to_token(page: Page, question: str) -> str:
+    """The page as a token of this question (any text that tells questions apart)."""
+    ranges = [[r.topic, r.log_id, r.partition, r.first, r.end] for r in page.pin.ranges]
+    content = json.dumps([page.pin.sequence, ranges, list(page.key)], separators=(",", ":"))
+    packed = zlib.compress(content.encode(), 9)
+    return base64.urlsafe_b64encode(_digest(packed, question) + packed).decode().rstrip("=")
+
+
+def from_token(token: str, question: str) -> Page:
+    """What `to_token` wrote. Raises `BadInput` for anything else, or another question's token."""
+    try:
+        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _foreign() from error
+    digest, packed = raw[:_DIGEST_BYTES], raw[_DIGEST_BYTES:]
+    if digest != _digest(packed, question):
+        raise _foreign()
+    try:
+        unpacked = zlib.decompressobj().decompress(packed, _LIMIT_BYTES)
+        sequence, ranges, key = json.loads(unpacked)
+        pin = Pin(sequence, tuple(LogRange(*found) for found in ranges))
+    except (zlib.error, ValueError, TypeError) as error:
+        raise _foreign() from error
+    return Page(pin, tuple(key))
+
+
+def _digest(packed: bytes, question: str) -> bytes:
+    made = hashlib.blake2b(packed, digest_size=_DIGEST_BYTES, person=b"k2.page")
+    made.update(question.encode("utf-8", "surrogatepass"))
+    return made.digest()
+
+
+def _foreign() -> BadInput:
+    return BadInput(
+        "this page token belongs to another query, or was changed",
+        expected="the `next` of the answer before, with every other argument as it was",
+    )

@@ -1,0 +1,99 @@
+"""What an engine is: it runs named statements over sources, each a set of files and a tail.
+
+The rooms above compose a `Statement` once; an adapter (one file beside this one) says how a source
+becomes a relation in its own SQL, and runs it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class LogRange:
+    """Offsets `[first, end)` of one partition of a topic."""
+
+    topic: str
+    log_id: str
+    partition: int
+    first: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Which rows belong to a past state: those of commits up to `sequence` (inclusive), and those
+    that stood in the log within `ranges`, whether or not they have been committed since.
+    """
+
+    sequence: int
+    ranges: tuple[LogRange, ...] = ()
+
+
+@dataclass(frozen=True)
+class PartialFile:
+    """A file of which only the rows of a pinned state count; `sequence` is the file's commit."""
+
+    path: str
+    sequence: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """The rows of one table at one state: `files` whole, `partial` filtered by `pin`, and `tail`.
+
+    `columns` are those that the relation has; a file without one of them (written by an earlier
+    version) gets the default from `defaults`, or null. `tail` may lack columns too.
+    """
+
+    columns: pa.Schema
+    files: tuple[str, ...] = ()
+    partial: tuple[PartialFile, ...] = ()
+    pin: Pin | None = None
+    tail: pa.Table | None = None
+    defaults: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """SQL with `{name}` where the relation of a source or of a small table stands, and values to
+    bind: `$name` in the text.
+    """
+
+    text: str
+    values: Mapping[str, object] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """Runs statements. Every method may be called from any thread, many at once.
+
+    Raises `Refused` when a query takes longer than its timeout (seconds) or more memory than there
+    is, `Unavailable` when a file cannot be read, `BadInput` for a statement of a user's that cannot
+    run.
+    """
+
+    def run(
+        self,
+        statement: Statement,
+        sources: Mapping[str, Source | pa.Table],
+        *,
+        timeout: float | None = None,
+    ) -> pa.Table:
+        """The statement's rows, as plain columns (no dictionaries, times in UTC)."""
+
+    def ask(
+        self,
+        text: str,
+        sources: Mapping[str, Source],
+        *,
+        limit: int,
+        timeout: float | None = None,
+    ) -> tuple[pa.Table, bool]:
+        """At most `limit` rows of a user's SELECT over relations named like the sources, and
+        whether there were more. It can reach nothing else: no file, network, setting.
+        """
+
+    def close(self) -> None:
+        """Let go of memory and files."""

@@ -1,0 +1,237 @@
+"""Records in total order: all that match, the newest N, or a page.
+
+Comes in: a view and a selection. Goes out: rows, read from as few files as can hold the answer.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from k2.errors import BadInput
+from k2.lake import DataFileRef
+from k2.query.page import Page, from_token, to_token
+from k2.query.port import Engine
+from k2.query.predicate import Predicate, bounds, predicate, quoted
+from k2.query.selection import Selection
+from k2.query.statements import statement
+from k2.query.view import View
+from k2.query.zones import from_us, to_us
+
+_WIDEN: Final = 32
+"""How much wider the next window of time is, where one held too few rows."""
+
+_HEADROOM: Final = 128
+"""Rows that the first window should hold per row wanted: one symbol is a part of all rows."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which of the matching records, and which of their columns (empty: the kind's own)."""
+
+    last: int | None = None
+    limit: int | None = None
+    fields: tuple[str, ...] = ()
+
+
+def question(kind: str, selection: Selection, wanted: Wanted, as_of: str | None) -> str:
+    """Text that tells this question from others: page tokens belong to it. A page may have any
+    size.
+    """
+    return repr((kind, selection, wanted.last, wanted.fields, as_of))
+
+
+def fetch_records(
+    engine: Engine,
+    view: View,
+    selection: Selection,
+    wanted: Wanted,
+    *,
+    after: Page | None = None,
+    timeout: float | None = None,
+) -> tuple[pa.Table, Page | None]:
+    """The rows and where the next page begins (None: there is none).
+
+    Raises `BadInput` for unknown fields and conditions, a `last` or `limit` below 1, or both.
+    """
+    _check(wanted)
+    return _Fetch(engine, view, selection, wanted, after, timeout).rows()
+
+
+def read_token(token: str | None, asked: str) -> Page | None:
+    """The page that the token stands for. Raises `BadInput` if it is not this question's."""
+    return None if token is None else from_token(token, asked)
+
+
+def write_token(page: Page | None, asked: str) -> str | None:
+    """The token of a page, for this question."""
+    return None if page is None else to_token(page, asked)
+
+
+def _check(wanted: Wanted) -> None:
+    for name, value in (("last", wanted.last), ("limit", wanted.limit)):
+        if value is not None and value < 1:
+            raise BadInput(f"{name} must be 1 or more", found=str(value))
+    if wanted.last is not None and wanted.limit is not None:
+        raise BadInput("last and limit exclude each other", hint="last N are the newest, in order")
+
+
+@dataclass(frozen=True)
+class _Fetch:
+    """One question on its way."""
+
+    engine: Engine
+    view: View
+    selection: Selection
+    wanted: Wanted
+    after: Page | None
+    timeout: float | None
+
+    def rows(self) -> tuple[pa.Table, Page | None]:
+        fields = self._fields()
+        limit = self.wanted.last or self.wanted.limit
+        if limit is None:
+            return self._run(self._files(), fields, None).select(fields), None
+        if self.wanted.last is not None:
+            found = self._nearest(fields, limit, backwards=True)
+            return found.slice(0, limit).select(fields), None
+        order = [name for name in self.view.order if name not in fields]
+        found = self._nearest((*fields, *order), limit + 1, backwards=False)
+        page = found.slice(0, limit)
+        following = self._page_after(page) if found.num_rows > limit else None
+        return page.select(fields), following
+
+    def _fields(self) -> tuple[str, ...]:
+        names = self.view.columns.names
+        unknown = [name for name in self.wanted.fields if name not in names]
+        if unknown:
+            raise BadInput(f"there is no column {unknown[0]!r}", expected=", ".join(names))
+        own = names[: names.index("exchange_date")] if "exchange_date" in names else names
+        return tuple(dict.fromkeys(self.wanted.fields)) or tuple(own)
+
+    def _files(self) -> tuple[DataFileRef, ...]:
+        edge = bounds(self.selection, self.view.exchanges)
+        start = edge.start
+        if self.after is not None:
+            key = _to_instant(self.after.key[0])
+            start = key if start is None else max(start, key)
+        return self.view.select(self.selection.symbols, times=(start, edge.end))
+
+    def _nearest(self, fields: Sequence[str], limit: int, *, backwards: bool) -> pa.Table:
+        """The first `limit` rows from one end of time, returned ascending."""
+        found: pa.Table | None = None
+        for window in self._windows(limit, backwards=backwards):
+            found = self._run(window.files, fields, limit, window=window, backwards=backwards)
+            if found.num_rows == limit:
+                break
+        assert found is not None
+        return found
+
+    def _windows(self, limit: int, *, backwards: bool) -> "Iterator[_Window]":
+        """Ever wider spans of time from one end, the last without an edge.
+
+        Rows outside a window are all beyond those within it, so the first window that holds enough
+        rows holds the answer.
+        """
+        files = self._files()
+        span = self.view.span(files)
+        tail_rows = 0 if self.view.tail is None else self.view.tail.num_rows
+        total = sum(file.rows for file in files) + tail_rows
+        edge = bounds(self.selection, self.view.exchanges)
+        if span is not None and total > limit * _HEADROOM:
+            low = max(span[0], edge.start) if edge.start else span[0]
+            if self.after is not None:
+                low = max(low, _to_instant(self.after.key[0]))
+            high = min(span[1], edge.end) if edge.end else span[1]
+            width = (span[1] - span[0]) * (limit * _HEADROOM / total) + timedelta(microseconds=1)
+            while width < high - low:
+                if backwards:
+                    yield _Window(_reaching(files, high - width, None), high - width, None)
+                else:
+                    yield _Window(_reaching(files, None, low + width), None, low + width)
+                width *= _WIDEN
+        yield _Window(files, None, None)
+
+    def _run(
+        self,
+        files: Sequence[DataFileRef],
+        fields: Sequence[str],
+        limit: int | None,
+        *,
+        window: "_Window | None" = None,
+        backwards: bool = False,
+    ) -> pa.Table:
+        view = self.view
+        made = predicate(self.selection, view.columns, view.time, view.exchanges)
+        if window is not None and window.start is not None:
+            made.add(f"{view.time} >= {made.bind(window.start)}")
+        if window is not None and window.end is not None:
+            made.add(f"{view.time} < {made.bind(window.end)}")
+        if self.after is not None:
+            _add_key(made, view.order, self.after.key)
+        direction = " desc" if backwards else ""
+        found = self.engine.run(
+            statement(
+                "records",
+                {**made.values, "row_limit": limit},
+                columns=", ".join(quoted(name) for name in fields),
+                predicate=made.text,
+                order=", ".join(name + direction for name in view.order),
+            ),
+            {"rows": view.source(files)},
+            timeout=self.timeout,
+        )
+        return _reversed(found) if backwards else found
+
+    def _page_after(self, page: pa.Table) -> Page:
+        last = page.slice(page.num_rows - 1).select(self.view.order).to_pylist()[0]
+        key = (to_us(v) if isinstance(v, datetime) else v for v in last.values())
+        return Page(self.view.pinned, tuple(key))
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Files that may hold rows of `[start, end)`; None is open."""
+
+    files: Sequence[DataFileRef]
+    start: datetime | None
+    end: datetime | None
+
+
+def _reaching(
+    files: Sequence[DataFileRef], start: datetime | None, end: datetime | None
+) -> list[DataFileRef]:
+    low = None if start is None else to_us(start)
+    high = None if end is None else to_us(end)
+    return [
+        file
+        for file in files
+        if (low is None or file.max_timestamp is None or file.max_timestamp >= low)
+        and (high is None or file.min_timestamp is None or file.min_timestamp < high)
+    ]
+
+
+def _reversed(table: pa.Table) -> pa.Table:
+    return table.take(pa.array(np.arange(table.num_rows - 1, -1, -1)))
+
+
+def _to_instant(key: int | str) -> datetime:
+    if not isinstance(key, int):
+        raise BadInput("this page token is none of K2's")
+    return from_us(key)
+
+
+def _add_key(made: Predicate, order: Sequence[str], key: Sequence[int | str]) -> None:
+    """Rows after the key in the total order; its time alone, once more, for the files' bounds."""
+    values = [_to_instant(key[0]), *key[1:]]
+    bound = [made.bind(value) for value in values]
+    made.add(f"{order[0]} >= {bound[0]}")
+    made.add(f"({', '.join(order)}) > ({', '.join(bound)})")
+
+
+def pinned_view(view: View, page: Page | None) -> View:
+    """The view narrowed to the state that a page was read from."""
+    return view if page is None else replace(view, pin=page.pin)

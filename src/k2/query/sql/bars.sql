@@ -1,0 +1,51 @@
+-- Bars: one row per symbol, exchange and interval that has trades.
+-- First and last are by the total order within a symbol of an exchange, (timestamp, nanoseconds,
+-- partition, offset), as one number: DuckDB compares numbers twice as fast as rows of columns.
+-- turnover / volume is rounded half-even in whole numbers, since "/" would be a float.
+with grouped as (
+    select
+        {keys},
+        {start} as start,
+        arg_min(price, {place}) as open,
+        max(price) as high,
+        min(price) as low,
+        arg_max(price, {place}) as close,
+        sum(quantity) as volume,
+        count(*) as trade_count,
+        sum(price::decimal(28, 8) * quantity) as turnover
+    from {rows}
+    where {predicate}
+    group by all
+),
+unscaled as (
+    select
+        *,
+        floor(turnover)::hugeint * 10000000000000000
+            + ((turnover - floor(turnover))::decimal(17, 16) * 10000000000000000)::hugeint as t,
+        floor(volume)::hugeint * 100000000
+            + ((volume - floor(volume))::decimal(9, 8) * 100000000)::hugeint as v
+    from grouped
+),
+divided as (
+    select
+        *,
+        t // nullif(v, 0) - (t % nullif(v, 0) < 0)::int as q,
+        t % nullif(v, 0) + (t % nullif(v, 0) < 0)::int * v as r
+    from unscaled
+)
+select
+    symbol,
+    exchange,
+    start,
+    open,
+    high,
+    low,
+    close,
+    volume::decimal(38, 8) as volume,
+    trade_count,
+    ((q + (2 * r > v or (2 * r = v and q % 2 != 0))::int)::decimal(18, 0) * 0.00000001)
+        ::decimal(18, 8) as vwap
+from divided
+qualify $newest is null
+    or row_number() over (partition by symbol, exchange order by start desc) <= $newest
+order by symbol, exchange, start

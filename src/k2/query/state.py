@@ -1,0 +1,116 @@
+"""What the reader reads from: log, registry and lake of one home, pinned to views of tables."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from k2.errors import NotFound
+from k2.ingest import Pinned, Tail
+from k2.lake import LEDGERS, RECORD_TABLES, Lake, Snapshot, definition, open_lake
+from k2.log import EXCHANGES_TOPIC, Log, open_log, open_registry
+from k2.model import Exchange, Topic
+from k2.query.page import Page
+from k2.query.port import LogRange, Pin
+from k2.query.view import View
+
+_TAIL_ROWS: Final = 2_000_000
+"""Rows that may wait for their commit before a reader says that the writer is down."""
+
+
+class State:
+    """The open stores of one home. Any thread may ask; whoever opened it closes it.
+
+    `log` and `registry` are URLs, `lake` a folder; left out, they are the embedded ones of `home`.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        log: str | None = None,
+        registry: str | None = None,
+        lake: Path | None = None,
+        skew: timedelta = timedelta(minutes=5),
+    ) -> None:
+        with ExitStack() as stack:
+            self.log: Log = stack.enter_context(closing(open_log(log or home / "log.db")))
+            self._registry = stack.enter_context(
+                closing(open_registry(registry or home / "registry.db"))
+            )
+            self.lake: Lake = stack.enter_context(closing(open_lake(lake or home / "lake")))
+            self.tail = Tail(self.log, self._registry, self.lake, skew, _TAIL_ROWS)
+            self._stack = stack.pop_all()
+
+    def view(self, kind: str, *, as_of: str | None = None, page: Page | None = None) -> View:
+        """The rows of a kind: as of a past moment, as a page saw them, or now with the tail.
+
+        Raises `NotFound` for a kind that there is not, or a moment before the first commit.
+        """
+        check_kind(kind)
+        if as_of is not None:
+            commit = self.lake.resolve_as_of(kind, as_of)
+            snapshot = self.lake.table(kind).snapshot()
+            return _history(snapshot, page.pin if page else Pin(commit))
+        pinned = self.tail.pin(kind)
+        view = replace(
+            _history(pinned.snapshot, page.pin if page else None),
+            tail=pinned.rows if pinned.rows.num_rows else None,
+            ranges=tuple(self._ranges(pinned)),
+        )
+        if view.tail is None:
+            return view
+        return replace(view, exchanges={**self._declared(kind), **view.exchanges})
+
+    def _ranges(self, pinned: Pinned) -> list[LogRange]:
+        """The offsets that the tail holds."""
+        found = []
+        for topic, partitions in sorted(pinned.offsets.items()):
+            committed = pinned.snapshot.offsets.get(topic)
+            for partition, end in sorted(partitions.items()):
+                first = committed.next_offset.get(partition, 0) if committed else 0
+                if first < end:
+                    log_id = committed.log_id if committed else self.log.identity(topic)
+                    found.append(LogRange(topic, log_id, partition, first, end))
+        return found
+
+    def _declared(self, kind: str) -> Mapping[str, Exchange]:
+        """The exchanges that have a topic of this kind, as they were declared in the log."""
+        topics = (Topic.parse(name) for name in self.log.topics())
+        mine = {topic.exchange for topic in topics if topic is not None and topic.kind == kind}
+        declared = self.log.latest(EXCHANGES_TOPIC)
+        return {n: Exchange.from_json(declared[n]) for n in sorted(mine & declared.keys())}
+
+    def close(self) -> None:
+        """Let go of log, registry and lake."""
+        self._stack.close()
+
+
+def check_kind(kind: str) -> None:
+    """Raises `NotFound` unless there is a table of such records."""
+    if kind not in RECORD_TABLES:
+        raise NotFound(f"there are no records called {kind!r}", expected=", ".join(RECORD_TABLES))
+
+
+def check_ledger(name: str) -> None:
+    """Raises `NotFound` unless there is such a ledger."""
+    if name not in LEDGERS:
+        raise NotFound(f"there is no ledger called {name!r}", expected=", ".join(LEDGERS))
+
+
+def _history(snapshot: Snapshot, pin: Pin | None) -> View:
+    of = definition(snapshot.table)
+    assert of.time is not None
+    return View(
+        table=snapshot.table,
+        columns=of.arrow,
+        time=of.time,
+        index=snapshot.files,
+        sequence=snapshot.sequence,
+        snapshot_id=snapshot.snapshot_id,
+        committed_at=snapshot.committed_at,
+        exchanges=snapshot.exchanges,
+        pin=pin,
+    )
