@@ -77,10 +77,15 @@ def first_line(name: str) -> str:
     help="Folder of log, tables and settings (K2_HOME; ./k2-home).",
 )
 @click.option("--debug", is_flag=True, help="Show where in K2 an error comes from.")
+@click.option("--end-with", type=int, hidden=True, help="Pid of the parent to end with.")
 @click.pass_context
-def cli(context: click.Context, home: Path | None, debug: bool) -> None:
+def cli(context: click.Context, home: Path | None, debug: bool, end_with: int | None) -> None:
     """Every trade and quote, kept for good in open tables and answered in milliseconds."""
     context.obj = home
+    if end_with is not None:
+        from k2.cli.supervise import end_with_parent
+
+        end_with_parent(end_with)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

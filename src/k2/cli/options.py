@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import click
 
 from k2.cli.show import choose_output
-from k2.cli.times import parse_when
 from k2.errors import BadInput
 from k2.settings import Settings, load_settings
 
@@ -34,7 +33,23 @@ class When(click.ParamType[datetime | date]):
         """Raises `BadInput` for text that is no time."""
         if isinstance(value, date):
             return value
-        return parse_when(str(value), lambda: datetime.now(UTC))
+        from k2.query.times import parse_when
+
+        return parse_when(str(value), datetime.now(UTC))
+
+
+class Day(click.ParamType[date]):
+    """A date such as 2014-03-11."""
+
+    name = "date"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        """Raises `BadInput` for text that is no date."""
+        if isinstance(value, date):
+            return value
+        from k2.query.times import parse_date
+
+        return parse_date(str(value))
 
 
 def settings_option(function: Command[R]) -> Command[R]:
@@ -88,7 +103,9 @@ def as_of_option(function: Command[R]) -> Command[R]:
     @functools.wraps(function)
     def with_as_of(as_of: str | None, **arguments: Any) -> R:
         if as_of is not None and as_of.strip().startswith("-"):
-            as_of = parse_when(as_of, lambda: datetime.now(UTC)).isoformat()
+            from k2.query.times import parse_when
+
+            as_of = parse_when(as_of, datetime.now(UTC)).isoformat()
         return function(as_of=as_of, **arguments)
 
     return with_as_of

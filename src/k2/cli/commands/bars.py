@@ -12,7 +12,7 @@ from k2.settings import Settings
 
 @click.command("bars")
 @click.argument("symbol", nargs=-1, required=True)
-@click.option("--interval", required=True, metavar="1m", help="Length: 1s, 5m, 1h, 1d …")
+@click.option("--interval", required=True, metavar="LENGTH", help="1s, 5m, 1h, 1d …")
 @range_options
 @click.option("--last", type=click.IntRange(1), metavar="N", help="The newest N of each symbol.")
 @click.option("--all-trades", is_flag=True, help="Trades that form no price as well.")

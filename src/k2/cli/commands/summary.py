@@ -1,16 +1,17 @@
 """One exchange day of a symbol: open, high, low, close, volume, trade count, VWAP."""
 
+from datetime import date
+
 import click
 
-from k2.cli.options import as_of_option, output_options, reader_of, settings_option
+from k2.cli.options import Day, as_of_option, output_options, reader_of, settings_option
 from k2.cli.show import Output
-from k2.cli.times import parse_day
 from k2.settings import Settings
 
 
 @click.command("summary")
 @click.argument("symbol")
-@click.argument("date")
+@click.argument("day", type=Day(), metavar="DATE")
 @click.option("--exchange", metavar="NAME", help="Of this exchange alone.")
 @as_of_option
 @output_options
@@ -20,11 +21,10 @@ def command(
     output: Output,
     as_of: str | None,
     symbol: str,
-    date: str,
+    day: date,
     exchange: str | None,
 ) -> None:
     """One exchange day of SYMBOL, DATE such as 2014-03-11 in the exchange's own zone."""
-    day = parse_day(date)
     with reader_of(settings) as reader:
         answer = reader.summary(symbol, day, exchange=exchange, as_of=as_of)
     output.write(answer)

@@ -1,0 +1,79 @@
+"""A file of records into the log, and through to the tables."""
+
+import time
+from pathlib import Path
+
+import click
+
+from k2.cli.main import INTERRUPTED
+from k2.cli.options import output_options, settings_option
+from k2.cli.show import Output, say
+from k2.cli.stores import opened_stores, stop_on_signals, writer_options
+from k2.settings import Settings
+
+_KINDS = ("trades", "quotes", "instruments", "dividends", "splits")
+
+
+@click.command("load")
+@click.argument("file", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--kind", required=True, type=click.Choice(_KINDS), help="What the records are.")
+@click.option(
+    "--mapping",
+    required=True,
+    metavar="NAME|FILE.toml",
+    help="What the columns mean: a built-in mapping such as asx, or a file.",
+)
+@click.option("--symbol", metavar="NAME", help="Of every record, where the file does not say.")
+@click.option("--exchange", metavar="NAME", help="In place of the mapping's.")
+@click.option(
+    "--instruments",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Tells symbols by company id.",
+)
+@click.option("--strict", is_flag=True, help="End with 1 if any record was rejected.")
+@output_options
+@settings_option
+def command(
+    settings: Settings,
+    output: Output,
+    file: tuple[Path, ...],
+    kind: str,
+    mapping: str,
+    symbol: str | None,
+    exchange: str | None,
+    instruments: Path | None,
+    strict: bool,
+) -> int:
+    """Load FILE… (plain, .gz, .zip, .zst) and tell the fate of its records.
+
+    A line that cannot be read is rejected and kept whole; the rest goes on. Loading a file again,
+    or a mended copy of it, doubles nothing.
+    """
+    import pyarrow as pa
+
+    from k2.cli.loading import Asked, load
+    from k2.query import Answer
+
+    began = time.monotonic()
+    asked = Asked(kind, mapping, symbol, exchange, instruments)
+    with opened_stores(settings) as stores, stop_on_signals() as stop:
+        done = load(file, asked, stores, settings.log.partitions, writer_options(settings), stop)
+        stopped = stop()
+    counts = {
+        "read": done.read,
+        "committed": done.fates.committed,
+        "duplicate": done.fates.duplicate,
+        "rejected": done.fates.rejected,
+        "seconds": round(time.monotonic() - began, 3),
+    }
+    table = pa.table({name: [value] for name, value in counts.items()})
+    output.write(Answer(table, {"rows": 1}), document=counts)
+    for line in done.refused:
+        say(line)
+    if done.fates.rejected:
+        say("they are kept whole: `k2 rejected` shows them; mend the file and load it again")
+    if stopped:
+        say("stopped: load the same again to go on, nothing is doubled")
+        return INTERRUPTED
+    return 1 if strict and done.fates.rejected else 0

@@ -1,0 +1,26 @@
+"""The HTTP interface and the page."""
+
+import click
+
+from k2.cli.options import settings_option
+from k2.cli.show import say
+from k2.settings import Settings
+
+
+@click.command("serve")
+@click.option("--host", metavar="ADDRESS", help="Where to listen (K2_SERVE_HOST; 127.0.0.1).")
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), metavar="N", help="K2_SERVE_PORT; 0 for a free one."
+)
+@settings_option
+def command(settings: Settings, host: str | None, port: int | None) -> None:
+    """Serve the HTTP interface and the page until Ctrl-C."""
+    from k2.api import Limits, serve
+
+    serve(
+        settings.home,
+        host or settings.serve.host,
+        settings.serve.port if port is None else port,
+        limits=Limits(query_seconds=settings.query.timeout.total_seconds()),
+        on_ready=lambda url: say(f"K2 listens at {url}"),
+    )

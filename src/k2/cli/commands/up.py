@@ -1,0 +1,42 @@
+"""Feeds, writer and server as the settings name them, supervised, until Ctrl-C."""
+
+import os
+import threading
+
+import click
+
+from k2.cli.machine import parts_of, url_of, wait_until_ready
+from k2.cli.options import settings_option
+from k2.cli.show import say
+from k2.cli.stores import stop_on_signals
+from k2.cli.supervise import Supervisor
+from k2.settings import Settings
+
+
+@click.command("up")
+@click.option("--feed", "feeds", multiple=True, metavar="URL", help="In place of K2_FEEDS.")
+@settings_option
+def command(settings: Settings, feeds: tuple[str, ...]) -> int:
+    """Run every part as a process of its own and start again what dies, until Ctrl-C.
+
+    The feeds are those of K2_FEEDS or --feed; without any, writer and server run alone.
+    """
+    feeds = feeds or settings.feeds
+    if not feeds:
+        say("no feed is set (K2_FEEDS): writer and server run alone")
+    host, port = settings.serve.host, settings.serve.port
+    ended = threading.Event()
+
+    def tell() -> None:
+        if wait_until_ready(url_of(host, port), ended.wait):
+            say(f"K2 is ready: {url_of(host, port)}")
+
+    teller = threading.Thread(target=tell)
+    with stop_on_signals() as stop:
+        teller.start()
+        try:
+            parts = parts_of(settings.home, feeds, host, port)
+            return Supervisor(parts, say, os.environ).run(stop)
+        finally:
+            ended.set()
+            teller.join()

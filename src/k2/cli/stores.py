@@ -1,0 +1,90 @@
+"""What the commands that write or prove open: log, registry and lake; and how they are stopped."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from k2.errors import Unavailable
+from k2.settings import Settings
+
+if TYPE_CHECKING:
+    from k2.ingest import WriterOptions
+    from k2.lake import Lake
+    from k2.log import Log, Registry
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Log, registry and lake of one home, open."""
+
+    log: "Log"
+    registry: "Registry"
+    lake: "Lake"
+
+
+@contextmanager
+def opened_log(settings: Settings) -> Iterator[tuple["Log", "Registry"]]:
+    """Log and registry, made if missing and closed at the end. Raises `Unavailable`."""
+    from k2.log import open_log, open_registry
+
+    _make_home(settings)
+    with ExitStack() as stack:
+        log = stack.enter_context(closing(open_log(settings.log.url)))
+        registry = stack.enter_context(closing(open_registry(settings.log.registry)))
+        yield log, registry
+
+
+@contextmanager
+def opened_stores(settings: Settings) -> Iterator[Stores]:
+    """Log, registry and lake, made if missing and closed at the end. Raises `Unavailable`."""
+    from k2.lake import open_lake
+
+    with opened_log(settings) as (log, registry), closing(open_lake(settings.lake)) as lake:
+        yield Stores(log, registry, lake)
+
+
+def writer_options(settings: Settings) -> "WriterOptions":
+    """How the settings have a writer work."""
+    from k2.ingest import CommitLimits, Retention, WriterOptions
+
+    return WriterOptions(
+        limits=CommitLimits(settings.commit.rows, settings.commit.bytes, settings.commit.interval),
+        retention=Retention(settings.log.retention, settings.log.retention_bytes),
+        skew=settings.clock_skew,
+    )
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Yields a function that says whether SIGINT or SIGTERM has come.
+
+    A second SIGINT interrupts whatever is under way.
+    """
+    came = threading.Event()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if came.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        came.set()
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _make_home(settings: Settings) -> None:
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(
+            f"the home folder cannot be made: {error.strerror}",
+            place=str(settings.home),
+            hint="--home or K2_HOME names another",
+        ) from error
