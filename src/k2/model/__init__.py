@@ -1,6 +1,8 @@
 """What a record is: the schemas, everything derived from them, columns to Avro and back. No I/O."""
 
 from k2.model.columns import exchange_dates, micros, start_of_day, utc_offsets
+from k2.model.decode import Decoded, decode
+from k2.model.encode import encode
 from k2.model.exchange import ASSET_CLASSES, Exchange, Topic
 from k2.model.schema import (
     DICTIONARY_TYPE,
@@ -18,9 +20,12 @@ __all__ = [
     "DICTIONARY_TYPE",
     "PRICE_TYPE",
     "TIMESTAMP_TYPE",
+    "Decoded",
     "Exchange",
     "Schema",
     "Topic",
+    "decode",
+    "encode",
     "exchange_dates",
     "kinds",
     "latest",
