@@ -56,7 +56,11 @@ _AWAY: Final = {
 _RETRY_AFTER_SECONDS: Final = 1.0
 
 
-def translate(error: sqlite3.Error, place: str) -> K2Error:
+FAILURES: Final = (sqlite3.Error, UnicodeDecodeError)
+"""All that SQLite raises; the second is what Python makes of a damaged text, even in a message."""
+
+
+def translate(error: sqlite3.Error | UnicodeDecodeError, place: str) -> K2Error:
     """The K2 error that stands for one of SQLite's: `Unavailable`, `Refused` or `Broken`."""
     # Python's own complaints (a closed connection, a wrong number of parameters) have no code.
     code = getattr(error, "sqlite_errorcode", 0)
@@ -185,7 +189,7 @@ class Database:
         try:
             connection = self._idle.pop() if self._idle else self._open()
             yield connection
-        except sqlite3.Error as error:
+        except FAILURES as error:
             if connection is not None:
                 connection.close()
                 connection = None

@@ -9,15 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NamedTuple
 from uuid import uuid4
 
-import numpy as np
-
 from k2.errors import Broken, NotFound, Refused
-from k2.log.batch import Blob, Unpacked, join, pack, unpack
-from k2.log.database import BUSY_TIMEOUT, Database, translate
+from k2.log.batch import Blob, pack
+from k2.log.database import BUSY_TIMEOUT, FAILURES, Database, translate
 from k2.log.port import Append, Batch
+from k2.log.reading import Reading, place_of
 
 _APPLICATION: Final = 0x4B324C47  # K2LG
 
@@ -67,7 +66,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 # From the batch that holds the offset on: batches have no overlap, so it is the last that begins
 # at or before it.
 _READ: Final = """
-SELECT first_offset, appended_at, schema_id, messages, datum_bytes, width, checksum, body
+SELECT first_offset, appended_at, checksum, messages, schema_id, datum_bytes, width, body
 FROM batches
 WHERE partition_id = ?1 AND first_offset >= coalesce(
     (SELECT max(first_offset) FROM batches WHERE partition_id = ?1 AND first_offset <= ?2), ?2)
@@ -86,9 +85,6 @@ SELECT id, first_offset + messages, length(body) FROM batches
 WHERE partition_id = ? AND first_offset + messages <= ?
 ORDER BY first_offset LIMIT 32
 """
-
-_COLUMN_BYTES: Final = 1 << 30
-"""Most that goes into one column: its offsets are 32 bits wide."""
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -183,11 +179,11 @@ class SqliteLog:
         """
         number = self._partition(topic, partition)
         with self._database.reading() as connection:
-            start, end, _ = _read_state(connection, number)
+            start, end, _, _ = _read_state(connection, number)
             if not start <= offset <= end:
                 raise NotFound(
                     "the log does not hold this offset",
-                    place=_place(topic, partition, offset),
+                    place=place_of(topic, partition, offset),
                     expected=f"{start} to {end}",
                     hint="what lies before has been trimmed"
                     if offset < start
@@ -195,25 +191,27 @@ class SqliteLog:
                 )
             if offset == end:
                 return []
-            reading = _Reading(topic, partition, number, offset)
+            reading = Reading(topic, partition, number, offset)
             try:
-                for row in connection.execute(_READ, (number, offset)):
-                    reading.take(row)
+                for first, appended_at, checksum, *facts in connection.execute(
+                    _READ, (number, offset)
+                ):
+                    reading.take(first, appended_at, checksum, Blob(*facts))
                     if reading.bytes >= max_bytes:
                         break
                 else:
                     reading.expect(end)
-            except sqlite3.Error as error:
-                raise translate(error, _place(topic, partition, reading.next_offset)) from error
+            except FAILURES as error:
+                raise translate(error, reading.place) from error
         return reading.batches()
 
     def start_offset(self, topic: str, partition: int) -> int:
         """Offset of the oldest message kept, or the end offset."""
-        return self._state(topic, partition)[0]
+        return self._state(topic, partition).start_offset
 
     def end_offset(self, topic: str, partition: int) -> int:
         """Offset that the next message will get; cheap enough to be asked often (about 10 us)."""
-        return self._state(topic, partition)[1]
+        return self._state(topic, partition).end_offset
 
     def offset_at(self, topic: str, partition: int, when: datetime) -> int:
         """First offset appended at or after `when`; append times never step back in a partition."""
@@ -221,11 +219,11 @@ class SqliteLog:
         since = (when - _EPOCH) // _MICROSECOND
         with self._database.reading(f"topic {topic}, partition {partition}") as connection:
             found = connection.execute(_OFFSET_AT, (number, since)).fetchone()
-            return int(found[0]) if found else _read_state(connection, number)[1]
+            return int(found[0]) if found else _read_state(connection, number).end_offset
 
     def size(self, topic: str, partition: int) -> int:
         """Bytes that the partition's batches take, compressed."""
-        return self._state(topic, partition)[2]
+        return self._state(topic, partition).bytes
 
     def trim(self, topic: str, partition: int, before: int) -> int:
         """Delete the batches that end at or before offset `before`; the new start offset."""
@@ -293,27 +291,36 @@ class SqliteLog:
             )
         return numbers[partition]
 
-    def _state(self, topic: str, partition: int) -> tuple[int, int, int]:
-        """Start offset, end offset, bytes: of one moment."""
+    def _state(self, topic: str, partition: int) -> "_State":
         number = self._partition(topic, partition)
         with self._database.reading() as connection:
             return _read_state(connection, number)
 
 
-def _read_state(connection: sqlite3.Connection, partition: int) -> tuple[int, int, int]:
-    start, end, size = connection.execute(
-        "SELECT start_offset, end_offset, bytes FROM partitions WHERE id = ?", (partition,)
+class _State(NamedTuple):
+    """A partition at one moment."""
+
+    start_offset: int
+    end_offset: int
+    bytes: int
+    appended_at: int
+
+
+def _read_state(connection: sqlite3.Connection, partition: int) -> _State:
+    row = connection.execute(
+        "SELECT start_offset, end_offset, bytes, appended_at FROM partitions WHERE id = ?",
+        (partition,),
     ).fetchone()
-    return start, end, size
+    if row is None or not all(isinstance(number, int) for number in row):
+        raise Broken("the row that describes a partition is damaged", found=str(row))
+    return _State(*row)
 
 
 def _append(connection: sqlite3.Connection, partition: int, blobs: Sequence[Blob], now: int) -> int:
-    end, last = connection.execute(
-        "SELECT end_offset, appended_at FROM partitions WHERE id = ?", (partition,)
-    ).fetchone()
-    first = int(end)
+    state = _read_state(connection, partition)
+    end = state.end_offset
     # A clock that steps back must not bring times out of order: `offset_at` relies on it.
-    now = max(now, last)
+    now = max(now, state.appended_at)
     for blob in blobs:
         checksum = blob.checksum(partition, end, now)
         facts = (blob.schema_id, blob.count, blob.datum_bytes, blob.width)
@@ -324,73 +331,4 @@ def _append(connection: sqlite3.Connection, partition: int, blobs: Sequence[Blob
             "UPDATE partitions SET end_offset = ?, bytes = bytes + ?, appended_at = ? WHERE id = ?",
             (end, sum(len(blob.body) for blob in blobs), now, partition),
         )
-    return first
-
-
-class _Reading:
-    """Rows of `batches` on their way into columns; checks each against what must hold."""
-
-    def __init__(self, topic: str, partition: int, partition_id: int, offset: int) -> None:
-        self._topic = topic
-        self._partition = partition
-        self._partition_id = partition_id
-        self._offset = offset
-        self._runs: list[tuple[int, list[Unpacked]]] = []
-        self._run_bytes = 0
-        self.next_offset = offset
-        self.bytes = 0
-
-    def take(self, row: tuple[int, int, int, int, int, int, int, bytes]) -> None:
-        first, appended_at, schema_id, messages, datum_bytes, width, checksum, body = row
-        place = _place(self._topic, self._partition, first)
-        blob = Blob(messages, schema_id, datum_bytes, width, body)
-        if blob.checksum(self._partition_id, first, appended_at) != checksum:
-            self._broken(first, f"the batch of {messages} messages is not what was written")
-        if self._runs:
-            self.expect(first)
-        part = unpack(blob, place)
-        if first < self._offset:
-            if first + messages <= self._offset:
-                self.expect(first + messages)
-            part = part.skip(self._offset - first)
-        elif not self._runs:
-            self.expect(first)
-        size = len(part.datums)
-        if (
-            not self._runs
-            or self._runs[-1][0] != schema_id
-            or (self._run_bytes + size > _COLUMN_BYTES)
-        ):
-            self._runs.append((schema_id, []))
-            self._run_bytes = 0
-        self._runs[-1][1].append(part)
-        self._run_bytes += size
-        self.bytes += size
-        self.next_offset = first + messages
-
-    def expect(self, offset: int) -> None:
-        """The batch that goes on (or the end) must be here: the log has no holes."""
-        if offset != self.next_offset:
-            self._broken(self.next_offset, f"a batch is missing; the next begins at {offset}")
-
-    def batches(self) -> list[Batch]:
-        found, offset = [], self._offset
-        for schema_id, parts in self._runs:
-            values = join(parts)
-            end = offset + len(values)
-            offsets = np.arange(offset, end, dtype=np.int64)
-            ids = np.full(len(values), schema_id, np.int32)
-            found.append(Batch(self._topic, self._partition, offsets, ids, values, end))
-            offset = end
-        return found
-
-    def _broken(self, offset: int, message: str) -> NoReturn:
-        raise Broken(
-            message,
-            place=_place(self._topic, self._partition, offset),
-            hint="the file is damaged: restore it from a backup, or load these records anew",
-        )
-
-
-def _place(topic: str, partition: int, offset: int) -> str:
-    return f"topic {topic}, partition {partition}, offset {offset}"
+    return state.end_offset
