@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -76,11 +77,11 @@ def random_trades(
     step = span // max(1, count // ties if ties > 1 else count)
     rows, offsets = [], dict.fromkeys(exchanges, 0)
     for _ in range(count):
-        exchange = exchanges[r.integers(len(exchanges))]
+        exchange = exchanges[int(r.integers(len(exchanges)))]
         partition = int(r.integers(2))
         rows.append(
             trade(
-                symbols[r.integers(len(symbols))],
+                symbols[int(r.integers(len(symbols)))],
                 start + step * int(r.integers(max(1, count // ties if ties > 1 else count))),
                 Decimal(int(r.integers(1, 2000))).scaleb(-int(r.integers(0, 9))),
                 Decimal(int(r.integers(1, 10**6))).scaleb(-int(r.integers(0, 9))),
@@ -191,3 +192,9 @@ def ranges_of(tail: Sequence[Row]) -> tuple[LogRange, ...]:
     return tuple(
         LogRange(*place, min(offsets), max(offsets) + 1) for place, offsets in sorted(found.items())
     )
+
+
+def split(rows: list[Row], cuts: Sequence[int]) -> list[list[Row]]:
+    """The rows cut into parts; the last one is to be the tail."""
+    edges = [0, *sorted(cut % (len(rows) + 1) for cut in cuts), len(rows)]
+    return [rows[a:b] for a, b in pairwise(edges)]

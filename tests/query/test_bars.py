@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +13,7 @@ from k2.query.duckdb import DuckDB
 from k2.query.interval import parse_interval
 from k2.query.selection import Selection
 from tests.query import reference
-from tests.query.make import Row, order_of, random_trades, trade, view_of
+from tests.query.make import order_of, random_trades, split, trade, view_of
 
 INTERVALS = {
     "1s": timedelta(seconds=1),
@@ -24,19 +23,6 @@ INTERVALS = {
     "4h": timedelta(hours=4),
     "1d": timedelta(days=1),
 }
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[DuckDB]:
-    opened = DuckDB()
-    yield opened
-    opened.close()
-
-
-def split(rows: list[Row], cuts: list[int]) -> list[list[Row]]:
-    """The rows cut into parts; the last one is to be the tail."""
-    edges = [0, *sorted(cut % (len(rows) + 1) for cut in cuts), len(rows)]
-    return [rows[a:b] for a, b in zip(edges, edges[1:], strict=False)]
 
 
 @settings(max_examples=40, deadline=None)

@@ -104,7 +104,18 @@ def _run(
             relation = _relation(cursor, name, source, values, template=template)
         text = text.replace(f"{{{name}}}", relation)
     used = {name: value for name, value in values.items() if re.search(rf"\${name}\b", text)}
-    return cursor.sql(text, params=used).to_arrow_table()
+    return _plain(cursor.sql(text, params=used).to_arrow_table())
+
+
+def _plain(found: pa.Table) -> pa.Table:
+    """The same with times in "UTC", which DuckDB calls Etc/UTC."""
+    fields = [
+        field.with_type(pa.timestamp("us", "UTC"))
+        if pa.types.is_timestamp(field.type) and field.type.tz
+        else field
+        for field in found.schema
+    ]
+    return found.cast(pa.schema(fields))
 
 
 def _relation(
