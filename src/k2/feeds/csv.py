@@ -4,21 +4,26 @@ Opened by `open_file`, or by a URL: `csv:trades/7078.csv?mapping=asx&kind=trades
 that cannot be read becomes a record of kind `rejects`, kept whole; the rest of the file goes on.
 """
 
+import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, unquote
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from k2.errors import BadInput
 from k2.feeds.mapped import lines
-from k2.feeds.mapped.records import Context, constant, to_records
+from k2.feeds.mapped.content import Bytes
+from k2.feeds.mapped.head import Asked, Head
+from k2.feeds.mapped.records import constant, to_records
 from k2.feeds.mapped.values import Fault
-from k2.feeds.mapping import FileMapping, Layout, load_mapping
+from k2.feeds.mapping import FileMapping, load_mapping
 from k2.feeds.occurrence import Occurrences
 from k2.feeds.port import EndOfFeed, Feed, Records
 from k2.model import TIMESTAMP_TYPE, Exchange, latest
@@ -26,6 +31,8 @@ from k2.model import TIMESTAMP_TYPE, Exchange, latest
 Clock = Callable[[], datetime]
 Progress = Callable[[int, int], None]
 
+SKIP_SECONDS: Final = 0.05
+"""So long one `read` may look for the position that the feed was opened at."""
 _OPTIONS: Final = ("mapping", "kind", "symbol", "exchange", "instruments")
 
 
@@ -77,33 +84,20 @@ def open_file(
     path = Path(path)
     known = load_mapping(mapping) if isinstance(mapping, str) else mapping
     layout = known.layout(kind)
-    asked = _Asked(path, known, layout, symbol, exchange, instruments, block_bytes)
+    asked = Asked(path, known, layout, symbol, exchange, instruments, block_bytes)
     return CsvFeed(asked, clock, progress, position)
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What `open_file` was asked for."""
-
-    path: Path
-    mapping: FileMapping
-    layout: Layout
-    symbol: str | None
-    exchange: str | None
-    instruments: str | Path | None
-    block_bytes: int
 
 
 class CsvFeed:
     """One file as a feed. Its name and position hold as long as the file is the same."""
 
     def __init__(
-        self, asked: _Asked, clock: Clock, progress: Progress | None, position: str | None
+        self, asked: Asked, clock: Clock, progress: Progress | None, position: str | None
     ) -> None:
         self._asked = asked
         self._clock = clock
         self._progress = progress
-        self._bytes = lines.Bytes(asked.path)
+        self._bytes = Bytes(asked.path)
         self._occurrences: Occurrences | None = None
         try:
             self.name = f"csv:{asked.layout.kind}:{asked.mapping.name}:{asked.path.resolve()}"
@@ -111,7 +105,7 @@ class CsvFeed:
             self._line = 0
             self._skip = _line_of(position, self._print)
             self._blocks = lines.read_blocks(self._bytes, asked.block_bytes)
-            self._head = _Head(asked, self._blocks)
+            self._head = Head(asked, self._blocks, _symbols_by_company)
             self.exchanges: Sequence[Exchange] = (
                 () if self._head.context is None else (self._head.context.exchange,)
             )
@@ -123,6 +117,14 @@ class CsvFeed:
 
     def read(self) -> Sequence[Records]:
         """The records of the next block, and the rejects among its lines."""
+        began = time.monotonic()
+        while True:
+            found = self._read_block()
+            # Behind the position that the feed was opened at, blocks hold nothing new.
+            if found or self._line >= self._skip or time.monotonic() - began > SKIP_SECONDS:
+                return found
+
+    def _read_block(self) -> Sequence[Records]:
         block = self._head.take() or next(self._blocks, None)
         if block is None or self._head.context is None:
             raise EndOfFeed
@@ -156,7 +158,7 @@ class CsvFeed:
 
     def _convert(
         self, block: lines.Block, now: datetime
-    ) -> tuple[pa.Table, "np.typing.NDArray[np.int64]", pa.Table]:
+    ) -> tuple[pa.Table, npt.NDArray[np.int64], pa.Table]:
         """The block's records, the line number of each, and its rejects."""
         head, layout = self._head, self._asked.layout
         assert head.context is not None
@@ -232,140 +234,9 @@ class CsvFeed:
             feed.close()
 
 
-class _Head:
-    """The start of a file: where its columns stand, and the exchange that it belongs to.
-
-    `context` is None for a file without a line. `line` is the header's number, 0 for none.
-    """
-
-    def __init__(self, asked: _Asked, blocks: Iterator[lines.Block]) -> None:
-        layout = asked.layout
-        self.shape = lines.Shape(layout.delimiter, layout.comment, layout.skip_lines)
-        self.context: Context | None = None
-        self.line = 0
-        self._held: list[lines.Block] = []
-        first = self._first_cells(blocks)
-        if first is None:
-            return
-        number, cells = first
-        names = layout.columns
-        if layout.header or (layout.header is None and _looks_like_header(cells)):
-            self.line = number
-            names = names if layout.header is None else tuple(cell.strip() for cell in cells)
-        self.width = len(names)
-        symbol, symbols = _symbols(asked, names)
-        self.wanted = _places(asked, names, symbol)
-        self.context = Context(
-            layout,
-            _exchange(asked),
-            asked.mapping.name,
-            symbol,
-            symbols,
-            Path(asked.instruments or "").name,
-        )
-
-    def _first_cells(self, blocks: Iterator[lines.Block]) -> tuple[int, list[str]] | None:
-        """Number and cells of the first line that may hold anything."""
-        for block in blocks:
-            self._held.append(block)
-            keep, _ = lines.sift(block, self.shape)
-            rows = np.flatnonzero(keep)
-            if len(rows):
-                starts, ends = block.bounds
-                line = block.data[starts[rows[0]] : ends[rows[0]]]
-                cells = lines.split_line(line, self.shape.delimiter)
-                return block.first_line + int(rows[0]), cells
-        return None
-
-    def take(self) -> lines.Block | None:
-        """The next of the blocks that were looked at."""
-        return self._held.pop(0) if self._held else None
-
-
-def _looks_like_header(cells: list[str]) -> bool:
-    return all(cell.strip()[:1].isalpha() for cell in cells if cell.strip())
-
-
-def _places(asked: _Asked, names: Sequence[str], symbol: str | None) -> Mapping[str, int]:
-    """Where each column that the layout uses stands."""
-    by_name: dict[str, int] = {}
-    for at, name in enumerate(names):
-        by_name.setdefault(name.lower(), at)
-    unused = asked.layout.fields["symbol"].columns if symbol and _has_symbol(asked) else ()
-    others = [s for n, s in asked.layout.fields.items() if n != "symbol"]
-    needed = [
-        c for c in asked.layout.used if c not in unused or any(c in s.columns for s in others)
-    ]
-    missing = [column for column in needed if column.lower() not in by_name]
-    if missing:
-        raise BadInput(
-            f"the header line has no column {missing[0]!r}",
-            place=f"{asked.path}",
-            found=", ".join(names)[:200],
-            expected=", ".join(needed),
-            hint=f"is this a file of {asked.layout.kind} in the mapping {asked.mapping.name!r}?",
-        )
-    return {column: by_name[column.lower()] for column in needed}
-
-
-def _has_symbol(asked: _Asked) -> bool:
-    return "symbol" in asked.layout.fields
-
-
-def _symbols(asked: _Asked, names: Sequence[str]) -> tuple[str | None, Mapping[str, str] | None]:
-    """The symbol of the whole file, or the symbols by company id that its lines need."""
-    source = asked.layout.fields.get("symbol")
-    lowered = [name.lower() for name in names]
-    in_file = source is not None and any(c.lower() in lowered for c in source.columns)
-    if asked.symbol is not None:
-        if in_file:
-            raise BadInput(
-                f"the file names its symbols itself, in the column {source.columns[0]!r}"
-                if source
-                else "",
-                place=str(asked.path),
-                hint="leave the symbol out",
-            )
-        return asked.symbol, None
-    if source is None or not (in_file or source.file or source.value):
-        raise BadInput(
-            "the file does not say which symbol its records belong to",
-            place=str(asked.path),
-            hint="name it with --symbol",
-        )
-    symbols = _lookup(asked) if source.lookup else None
-    if source.value:
-        return source.value, None
-    if source.file is None:
-        return None, symbols
-    match = source.file.search(asked.path.name)
-    if match is None:
-        raise BadInput(
-            "the file's name does not tell its symbol",
-            place=str(asked.path),
-            expected=f"a name that fits {source.file.pattern}",
-            hint="name the symbol with --symbol",
-        )
-    if symbols is None:
-        return match[1], None
-    if match[1].lower() not in symbols:
-        raise BadInput(
-            f"company id {match[1]!r} stands for no symbol, or several, in {asked.instruments}",
-            place=str(asked.path),
-            hint="name the symbol with --symbol",
-        )
-    return symbols[match[1].lower()], None
-
-
-def _lookup(asked: _Asked) -> Mapping[str, str]:
+def _symbols_by_company(asked: Asked) -> Mapping[str, str]:
     """Symbol by company id, from the file of instruments; ids with several symbols are left out."""
-    if asked.instruments is None:
-        raise BadInput(
-            "the file names companies by their id, not by symbol",
-            place=str(asked.path),
-            hint="name the file that tells their symbols with --instruments"
-            + (", or the symbol with --symbol" if asked.layout.fields["symbol"].file else ""),
-        )
+    assert asked.instruments is not None
     feed = open_file(asked.instruments, asked.mapping, "instruments", clock=_no_clock)
     found: dict[str, set[str]] = {}
     try:
@@ -383,18 +254,7 @@ def _lookup(asked: _Asked) -> Mapping[str, str]:
 
 
 def _no_clock() -> datetime:
-    return datetime.fromisoformat("1970-01-01T00:00:00+00:00")
-
-
-def _exchange(asked: _Asked) -> Exchange:
-    name = asked.exchange or asked.mapping.exchange_name
-    if name is None:
-        raise BadInput(
-            "neither file nor mapping says which exchange the records belong to",
-            place=str(asked.path),
-            hint="name it with --exchange",
-        )
-    return asked.mapping.exchange(name)
+    return datetime.fromtimestamp(0, UTC)
 
 
 def _print_of(path: Path) -> str:
@@ -404,8 +264,14 @@ def _print_of(path: Path) -> str:
 
 
 def _line_of(position: str | None, print_: str) -> int:
-    """The line after which reading goes on; the start, if the file is not as it was."""
-    words = (position or "").split(" of ")
-    if len(words) != 2 or words[1] != print_ or not words[0].startswith("line "):
+    """The line after which reading goes on; 0, the start, if the file is not as it was."""
+    if position is None:
         return 0
-    return int(words[0][5:])
+    match = re.fullmatch(r"line ([0-9]+) of ([0-9]+-[0-9]+)", position)
+    if match is None:
+        raise BadInput(
+            "this is no position in a mapped file",
+            found=position,
+            expected="what the feed gave, `line 12 of 3456-789`",
+        )
+    return int(match[1]) if match[2] == print_ else 0

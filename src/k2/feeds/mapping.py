@@ -6,20 +6,20 @@ key is known, every field that the kind needs is filled, and every column that i
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final, NoReturn
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import Final
 
 import pyarrow as pa
 
 from k2.errors import BadInput
 from k2.feeds.mapped.times import check_format
+from k2.feeds.mapped.toml import Section
 from k2.model import ASSET_CLASSES, Exchange, latest
 
 KINDS: Final = ("trades", "quotes", "instruments", "dividends", "splits")
@@ -87,10 +87,14 @@ class Layout:
     not_price_forming: Mapping[str, frozenset[str]] = field(default_factory=dict)
     price_forming_only: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
-    @property
-    def used(self) -> tuple[str, ...]:
+    def used(self, *, with_symbol: bool = True) -> tuple[str, ...]:
         """Names of the file's columns that are read, each once, in the order of first use."""
-        names = [c for source in self.fields.values() for c in source.columns]
+        names = [
+            column
+            for field_, source in self.fields.items()
+            for column in source.columns
+            if with_symbol or field_ != "symbol"
+        ]
         names += [*self.vendor_data, *self.not_price_forming, *self.price_forming_only]
         return tuple(dict.fromkeys(names))
 
@@ -161,7 +165,7 @@ def parse_mapping(text: str, place: str) -> FileMapping:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"this is no TOML: {error}", place=place) from error
-    top = _Table(found, place, "")
+    top = Section(found, place, "")
     top.only("name", "exchange", *KINDS)
     name = top.text("name")
     if not name:
@@ -189,6 +193,8 @@ def parse_mapping(text: str, place: str) -> FileMapping:
     )
     if not mapping.zone:
         exchange.bad("zone", "the exchange has no time zone", expected="such as Australia/Sydney")
+    if mapping.exchange_column and mapping.exchange_name:
+        exchange.bad("column", "the exchange is named here or by a column, not both")
     if mapping.exchange_name is not None:
         try:
             mapping.exchange(mapping.exchange_name)
@@ -197,7 +203,7 @@ def parse_mapping(text: str, place: str) -> FileMapping:
     return mapping
 
 
-def _layout(table: "_Table", kind: str) -> Layout:
+def _layout(table: Section, kind: str) -> Layout:
     """The layout of one kind, checked against the kind's schema."""
     table.only(*_LAYOUT_KEYS)
     header = table.found.get("header", True)
@@ -232,7 +238,7 @@ def _layout(table: "_Table", kind: str) -> Layout:
     return layout
 
 
-def _check_layout(table: "_Table", layout: Layout) -> None:
+def _check_layout(table: Section, layout: Layout) -> None:
     fields = table.table("fields")
     schema = latest(layout.kind)
     for name in schema.arrow.names:
@@ -246,7 +252,7 @@ def _check_layout(table: "_Table", layout: Layout) -> None:
     if repeated:
         table.bad("columns", "two columns have one name", found=repeated[0])
     if layout.columns:
-        for column in layout.used:
+        for column in layout.used():
             if column not in layout.columns:
                 table.bad("columns", f"there is no column {column!r}", one_of=layout.columns)
     for key, kind in (
@@ -261,19 +267,19 @@ def _check_layout(table: "_Table", layout: Layout) -> None:
         fields.bad("source_sequence", "the identity is this field, and nothing fills it")
 
 
-def _rules(table: "_Table", key: str) -> Mapping[str, frozenset[str]]:
+def _rules(table: Section, key: str) -> Mapping[str, frozenset[str]]:
     rules = table.table(key, {})
     return {column: frozenset(rules.texts(column)) for column in rules.found}
 
 
-def _source(fields: "_Table", name: str, kind: str) -> Source:
+def _source(fields: Section, name: str, kind: str) -> Source:
     """Where the field `name` comes from: `"column"`, or a table of keys."""
     schema = latest(kind).arrow
     allowed = [n for n in schema.names if n not in FILLED_BY_K2]
     if name not in allowed:
         fields.bad(name, f"{kind} have no such field that a mapping fills", one_of=allowed)
     if isinstance(fields.found[name], str):
-        fields = _Table({name: {"column": fields.found[name]}}, fields.place, fields.path)
+        fields = Section({name: {"column": fields.found[name]}}, fields.place, fields.path)
     table = fields.table(name)
     arrow = schema.field(name).type
     table.only(*_keys_for(name, arrow))
@@ -295,7 +301,7 @@ def _source(fields: "_Table", name: str, kind: str) -> Source:
         file=_pattern(table),
         lookup=table.boolean("lookup"),
     )
-    _check_source(table, source, name, arrow)
+    _check_source(table, source, name, kind)
     return source
 
 
@@ -314,7 +320,8 @@ def _keys_for(name: str, arrow: pa.DataType) -> tuple[str, ...]:
     return (*keys, "columns", "separator") if name == "conditions" else keys
 
 
-def _check_source(table: "_Table", source: Source, name: str, arrow: pa.DataType) -> None:
+def _check_source(table: Section, source: Source, name: str, kind: str) -> None:
+    arrow = latest(kind).arrow.field(name).type
     ways = [bool(source.columns), source.value is not None, source.file is not None]
     if sum(ways) != 1:
         table.bad("", "a field comes from one place", one_of=("column", "columns", "value", "file"))
@@ -326,6 +333,8 @@ def _check_source(table: "_Table", source: Source, name: str, arrow: pa.DataType
             check_format(text, date_only=pa.types.is_date(arrow))
         except BadInput as error:
             table.bad("format", error.message, found=text, expected=error.expected)
+    if not latest(kind).arrow.field(name).nullable and (source.optional or source.nulls):
+        table.bad("optional" if source.optional else "null", f"{kind} need this field in each line")
     if name == "side":
         sides = ("BUY", "SELL", "SELL_SHORT", "UNKNOWN")
         chosen = [*(source.values or {}).values(), source.otherwise or "UNKNOWN"]
@@ -334,7 +343,7 @@ def _check_source(table: "_Table", source: Source, name: str, arrow: pa.DataType
                 table.bad("values", "this is no side", found=side, one_of=sides)
 
 
-def _unit(table: "_Table") -> Decimal:
+def _unit(table: Section) -> Decimal:
     text = table.text("unit")
     if text is None:
         return Decimal(1)
@@ -349,7 +358,7 @@ def _unit(table: "_Table") -> Decimal:
     return unit
 
 
-def _pattern(table: "_Table") -> re.Pattern[str] | None:
+def _pattern(table: Section) -> re.Pattern[str] | None:
     text = table.text("file")
     if text is None:
         return None
@@ -360,84 +369,3 @@ def _pattern(table: "_Table") -> re.Pattern[str] | None:
     if pattern.groups != 1:
         table.bad("file", "one group says which part of the file's name it is", found=text)
     return pattern
-
-
-class _Table:
-    """A TOML table and where it stands, so that every complaint names file and key."""
-
-    def __init__(self, found: Mapping[str, Any], place: str, path: str) -> None:
-        self.found = found
-        self.place = place
-        self.path = path
-
-    def bad(
-        self,
-        key: str,
-        message: str,
-        *,
-        found: object = None,
-        expected: str | None = None,
-        one_of: Sequence[str] = (),
-    ) -> NoReturn:
-        """Raise `BadInput` for `key` of this table."""
-        where = ".".join(part for part in (self.path, key) if part)
-        near = get_close_matches(str(found or key), one_of, 1)
-        raise BadInput(
-            message,
-            place=f"{self.place}, {where}" if where else self.place,
-            found=None if found is None else str(found),
-            expected=expected or ("one of " + ", ".join(one_of) if one_of else None),
-            hint=f"did you mean {near[0]}?" if near else None,
-        )
-
-    def only(self, *keys: str) -> None:
-        """Complain of a key that is none of these."""
-        for key in self.found:
-            if key not in keys:
-                self.bad(key, "there is no such key here", one_of=keys)
-
-    def table(self, key: str, otherwise: Mapping[str, Any] | None = None) -> "_Table":
-        """The table under `key`; `otherwise`, if it is not there and that is given."""
-        found = self.found.get(key, otherwise)
-        if not isinstance(found, Mapping):
-            self.bad(key, "a table is missing here" if found is None else "this is no table")
-        return _Table(found, self.place, ".".join(part for part in (self.path, key) if part))
-
-    def text(self, key: str) -> str | None:
-        """The text under `key`, if there is one."""
-        found = self.found.get(key)
-        if found is not None and not isinstance(found, str):
-            self.bad(key, "this is no text", found=found, expected="a text in quotes")
-        return found
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        """The texts under `key`: a list, or one alone."""
-        found = self.found.get(key, [])
-        found = [found] if isinstance(found, str) else found
-        if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
-            self.bad(key, "this is no list of texts", found=found)
-        return tuple(found)
-
-    def boolean(self, key: str) -> bool:
-        """The boolean under `key`; false if it is not there."""
-        found = self.found.get(key, False)
-        if not isinstance(found, bool):
-            self.bad(key, "this is neither true nor false", found=found)
-        return found
-
-    def integer(self, key: str, otherwise: int) -> int:
-        """The whole number under `key`."""
-        found = self.found.get(key, otherwise)
-        if not isinstance(found, int) or isinstance(found, bool):
-            self.bad(key, "this is no whole number", found=found)
-        return found
-
-    def zone(self, key: str) -> str | None:
-        """The IANA time zone under `key`, if there is one."""
-        found = self.text(key)
-        if found is None:
-            return None
-        try:
-            return ZoneInfo(found).key
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            self.bad(key, "this is no time zone", found=found, expected="such as Australia/Sydney")

@@ -36,6 +36,8 @@ class Context:
     symbols: Mapping[str, str] | None = None
     """Symbol by company id, where a layout looks it up."""
     symbols_file: str = ""
+    exchange_cell: tuple[str, str] | None = None
+    """A column that names the exchange, and the name that every line must have there."""
     passes: dict[str, zone.Pass] = field(default_factory=dict)
     """How each column of local times stands to the clock changes; moves on with every block."""
 
@@ -62,6 +64,8 @@ def to_records(texts: Texts, n: int, context: Context, now: datetime) -> Convert
         "timestamp_nanos": pa.repeat(pa.scalar(0, pa.int32()), n),
         "vendor_data": values.to_json([(name, texts[name]) for name in layout.vendor_data], n),
     }
+    if context.exchange_cell is not None:
+        faults += _other_exchange(texts, *context.exchange_cell)
     if context.symbol is not None:
         columns["symbol"] = constant(context.symbol, n)
     for name, source in layout.fields.items():
@@ -95,6 +99,12 @@ def constant(value: str, n: int) -> pa.Array:
     """A dictionary column with one value in all `n` rows."""
     codes = pa.array(np.zeros(n, np.int32))
     return pa.DictionaryArray.from_arrays(codes, pa.array([value], pa.string()))
+
+
+def _other_exchange(texts: Texts, column: str, name: str) -> list[Fault]:
+    bad = ~_numpy_equal(texts[column], name)
+    why = f"is not the exchange of the file's first record, {values.shown(name)}"
+    return values.faults_at(bad, texts[column], column, lambda _: why, "one exchange a file")
 
 
 def _field(
