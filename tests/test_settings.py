@@ -22,7 +22,7 @@ def test_defaults_lie_in_the_home(tmp_path: Path) -> None:
     assert found.home == tmp_path
     assert found.log.url == f"sqlite:{tmp_path}/log.db"
     assert found.log.registry == f"embedded:{tmp_path}/registry.db"
-    assert found.lake == tmp_path / "lake"
+    assert found.lake.folder == tmp_path / "lake"
     assert found.commit.interval == timedelta(seconds=1)
     assert found.log.retention_bytes is None
     assert found.feeds == ()
@@ -46,7 +46,7 @@ def test_the_home_comes_from_option_environment_or_default(tmp_path: Path) -> No
     assert load_settings(None, {}).home == Path("k2-home")
     found = load_settings(None, {"K2_HOME": str(tmp_path)})
     assert found.home == tmp_path
-    assert found.lake == tmp_path / "lake"
+    assert found.lake.folder == tmp_path / "lake"
 
 
 def test_a_list_is_a_list_in_the_file_and_words_in_the_environment(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_list_is_a_list_in_the_file_and_words_in_the_environment(tmp_path: Pat
 
 def test_home_stands_for_itself_in_any_value(tmp_path: Path) -> None:
     write(tmp_path, 'lake = "{home}/elsewhere"')
-    assert load_settings(tmp_path, {}).lake == tmp_path / "elsewhere"
+    assert load_settings(tmp_path, {}).lake.folder == tmp_path / "elsewhere"
 
 
 @pytest.mark.parametrize(
@@ -113,6 +113,7 @@ def test_variables_that_set_nothing_are_named() -> None:
 
 GROUPS = {
     "log": settings.LogSettings,
+    "lake": settings.LakeSettings,
     "commit": settings.CommitSettings,
     "serve": settings.ServeSettings,
     "query": settings.QuerySettings,
@@ -121,7 +122,7 @@ GROUPS = {
 
 @pytest.mark.parametrize(
     "path",
-    ["feeds", "clock_skew", "home", "lake"]
+    ["feeds", "clock_skew", "home"]
     + [f"{group}.{field}" for group, kind in GROUPS.items() for field in kind.__annotations__],
 )
 def test_every_setting_is_read(path: str) -> None:

@@ -90,6 +90,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "A commit is made at the latest after this time.",
     ),
     Setting(
+        "K2_SNAPSHOTS_KEPT",
+        "count",
+        "",
+        "100",
+        "Iceberg snapshots kept of each table, for other engines; K2's time travel needs none.",
+    ),
+    Setting(
         "K2_CLOCK_SKEW_SECONDS",
         "seconds",
         "seconds",
@@ -145,6 +152,14 @@ class LogSettings:
 
 
 @dataclass(frozen=True)
+class LakeSettings:
+    """Folder of the tables, and how many snapshots of each are kept."""
+
+    folder: Path
+    snapshots_kept: int
+
+
+@dataclass(frozen=True)
 class CommitSettings:
     """When a commit is made: at so many rows, bytes or after such a time, whichever is first."""
 
@@ -175,7 +190,7 @@ class Settings:
 
     home: Path
     log: LogSettings
-    lake: Path
+    lake: LakeSettings
     commit: CommitSettings
     clock_skew: timedelta
     feeds: tuple[str, ...]
@@ -222,7 +237,7 @@ def _grouped(of: Mapping[str, Any], values: tuple[Value, ...]) -> Settings:
             retention=of["K2_LOG_RETENTION_DAYS"],
             retention_bytes=of["K2_LOG_RETENTION_BYTES"],
         ),
-        lake=of["K2_LAKE"],
+        lake=LakeSettings(folder=of["K2_LAKE"], snapshots_kept=of["K2_SNAPSHOTS_KEPT"]),
         commit=CommitSettings(
             rows=of["K2_COMMIT_ROWS"],
             bytes=of["K2_COMMIT_BYTES"],

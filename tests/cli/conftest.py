@@ -23,6 +23,20 @@ class Ended:
 K2 = Callable[..., Ended]
 
 
+@pytest.fixture(scope="session")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with 4,000 simulated records in its tables and 500 more in its log; only read."""
+    home = tmp_path_factory.mktemp("market")
+    url = "simulator:?symbols=3&rate=max&seed=7&nominal=100&count="
+    for arguments in (
+        ["feed", f"{url}4000"],
+        ["ingest", "--until-caught-up"],
+        ["feed", f"{url}4500"],
+    ):
+        assert main.run(["--home", str(home), *arguments]) == 0
+    return home
+
+
 @pytest.fixture
 def k2(
     capsysbinary: pytest.CaptureFixture[bytes],

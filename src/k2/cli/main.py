@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 found a problem, 2 wrong usage, 3 unavailable.
 
 import ast
 import importlib
+import logging
 import os
 import sys
 import traceback
@@ -76,12 +77,18 @@ def first_line(name: str) -> str:
     type=click.Path(path_type=Path),
     help="Folder of log, tables and settings (K2_HOME; ./k2-home).",
 )
-@click.option("--debug", is_flag=True, help="Show where in K2 an error comes from.")
+@click.option("--debug", is_flag=True, help="Tell more on stderr: where an error comes from.")
 @click.option("--end-with", type=int, hidden=True, help="Pid of the parent to end with.")
 @click.pass_context
 def cli(context: click.Context, home: Path | None, debug: bool, end_with: int | None) -> None:
     """Every trade and quote, kept for good in open tables and answered in milliseconds."""
     context.obj = home
+    logging.basicConfig(
+        level=logging.INFO if debug else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(message)s",
+        stream=sys.stderr,
+        force=True,
+    )
     if end_with is not None:
         from k2.cli.supervise import end_with_parent
 

@@ -128,10 +128,23 @@ def range_options(function: Command[R]) -> Command[R]:
 def reader_of(settings: Settings) -> Iterator["Reader"]:
     """A reader of a home that is there. Raises `BadInput` where there is none."""
     need_home(settings)
+    with open_reader_of(settings) as reader:
+        yield reader
+
+
+def open_reader_of(settings: Settings, *, follow: bool = False) -> "Reader":
+    """A reader as the settings have it; `follow` keeps the tail up to date in a thread."""
     from k2.query import open_reader
 
-    with open_reader(settings.home) as reader:
-        yield reader
+    return open_reader(
+        settings.home,
+        follow=follow,
+        log=settings.log.url,
+        registry=settings.log.registry,
+        lake=settings.lake.folder,
+        skew=settings.clock_skew,
+        memory=settings.query.memory,
+    )
 
 
 def need_home(settings: Settings) -> None:

@@ -43,7 +43,12 @@ def opened_stores(settings: Settings) -> Iterator[Stores]:
     """Log, registry and lake, made if missing and closed at the end. Raises `Unavailable`."""
     from k2.lake import open_lake
 
-    with opened_log(settings) as (log, registry), closing(open_lake(settings.lake)) as lake:
+    with (
+        opened_log(settings) as (log, registry),
+        closing(
+            open_lake(settings.lake.folder, keep_snapshots=settings.lake.snapshots_kept)
+        ) as lake,
+    ):
         yield Stores(log, registry, lake)
 
 

@@ -111,9 +111,9 @@ def _registry(settings: Settings) -> _Finding:
 def _lake(settings: Settings) -> _Finding:
     from k2.lake import open_lake
 
-    if not settings.lake.is_dir():
-        return _Finding(_ABSENT, str(settings.lake), "the first commit makes it")
-    with closing(open_lake(settings.lake, read_only=True)) as lake:
+    if not settings.lake.folder.is_dir():
+        return _Finding(_ABSENT, str(settings.lake.folder), "the first commit makes it")
+    with closing(open_lake(settings.lake.folder, read_only=True)) as lake:
         snapshots = {name: lake.table(name).snapshot() for name in lake.tables()}
     newest = max((s.committed_at for s in snapshots.values() if s.committed_at), default=None)
     when = f"newest commit {newest:%Y-%m-%d %H:%M:%S} UTC" if newest else "no commit yet"
@@ -123,9 +123,9 @@ def _lake(settings: Settings) -> _Finding:
 def _writer(settings: Settings) -> _Finding:
     from k2.ingest import writing
 
-    if not settings.lake.is_dir():
+    if not settings.lake.folder.is_dir():
         return _Finding(_ABSENT, "not running")
-    with writing(settings.lake) as free:
+    with writing(settings.lake.folder) as free:
         if free:
             return _Finding(_ABSENT, "not running", "`k2 ingest` or `k2 up` runs one")
     return _Finding(_OK, "running")

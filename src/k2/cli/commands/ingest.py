@@ -21,7 +21,7 @@ def command(settings: Settings, until_caught_up: bool) -> None:
     with (
         opened_stores(settings) as stores,
         stop_on_signals() as stop,
-        writing(settings.lake) as free,
+        writing(settings.lake.folder) as free,
     ):
         if not free:
             # It may hang or be stopped; if it is not, the tables let only one of us commit.

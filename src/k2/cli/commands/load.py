@@ -11,12 +11,12 @@ from k2.cli.show import Output, say
 from k2.cli.stores import opened_stores, stop_on_signals, writer_options
 from k2.settings import Settings
 
-_KINDS = ("trades", "quotes", "instruments", "dividends", "splits")
+KINDS = ("trades", "quotes", "instruments", "dividends", "splits")
 
 
 @click.command("load")
 @click.argument("file", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--kind", required=True, type=click.Choice(_KINDS), help="What the records are.")
+@click.option("--kind", required=True, type=click.Choice(KINDS), help="What the records are.")
 @click.option(
     "--mapping",
     required=True,

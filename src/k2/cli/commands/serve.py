@@ -2,8 +2,9 @@
 
 import click
 
-from k2.cli.options import settings_option
+from k2.cli.options import open_reader_of, settings_option
 from k2.cli.show import say
+from k2.cli.stores import opened_stores
 from k2.settings import Settings
 
 
@@ -15,12 +16,17 @@ from k2.settings import Settings
 @settings_option
 def command(settings: Settings, host: str | None, port: int | None) -> None:
     """Serve the HTTP interface and the page until Ctrl-C."""
-    from k2.api import Limits, serve
+    from k2.api import Limits, Server, check_host, create_app
+    from k2.ingest import audit
 
-    serve(
-        settings.home,
-        host or settings.serve.host,
-        settings.serve.port if port is None else port,
-        limits=Limits(query_seconds=settings.query.timeout.total_seconds()),
-        on_ready=lambda url: say(f"K2 listens at {url}"),
-    )
+    host = host or settings.serve.host
+    check_host(host)
+    with opened_stores(settings) as stores, open_reader_of(settings, follow=True) as reader:
+        app = create_app(
+            reader,
+            lambda: audit(stores.log, stores.lake).to_dict(),
+            limits=Limits(query_seconds=settings.query.timeout.total_seconds()),
+        )
+        server = Server(app, host, settings.serve.port if port is None else port)
+        say(f"K2 listens at {server.url}")
+        server.run()
