@@ -6,8 +6,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from k2.lake import Commit, LakeTable, Offsets, Snapshot, TopicOffsets, definition, sort_indices
+from k2.lake import (
+    Commit,
+    Lake,
+    LakeTable,
+    Offsets,
+    Snapshot,
+    TopicOffsets,
+    WrittenFile,
+    definition,
+    sort_rows,
+)
 from k2.model import DICTIONARY_TYPE
 
 TOPIC = "market.crypto.trades.sim"
@@ -54,7 +65,7 @@ def trades(
     table = pa.table({f.name: values.get(f.name, pa.nulls(rows, f.type)) for f in schema}).cast(
         schema
     )
-    return table.take(pa.array(sort_indices(table)))
+    return sort_rows(table)
 
 
 def constant(value: str, rows: int) -> pa.DictionaryArray:
@@ -86,3 +97,32 @@ def append(table: LakeTable, rows: int, **options: Any) -> Snapshot:
         trades(rows, first_offset=first, seed=first, **options), options.get("day", DAY)
     )
     return table.commit(Commit((file,), head.offsets, at(first + rows, others=head.offsets)))
+
+
+def stored(lake: Lake, name: str = "trades") -> list[tuple[int, int]]:
+    """Partition and offset of every row in the table's files, sorted, read as a stranger would."""
+    found: list[tuple[int, int]] = []
+    for file in lake.table(name).snapshot().files.select():
+        rows = pq.ParquetFile(file.path).read(["log_partition", "log_offset"])
+        found += zip(*(column.to_pylist() for column in rows.columns), strict=True)
+    return sorted(found)
+
+
+def rejected(lake: Lake, offset: int) -> WrittenFile:
+    """A ledger's file with one rejected record."""
+    row = {
+        "kind": "trades",
+        "reason": f"bad {offset}",
+        "raw": b"x",
+        "log_topic": TOPIC,
+        "log_id": "log-1",
+        "log_partition": 0,
+        "log_offset": offset,
+    }
+    return lake.table("rejected").write(to_table("rejected", [row]), None)
+
+
+def to_table(name: str, rows: list[dict[str, object]]) -> pa.Table:
+    schema = definition(name).arrow
+    plain = [f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f for f in schema]
+    return pa.Table.from_pylist(rows, schema=pa.schema(plain)).cast(schema)

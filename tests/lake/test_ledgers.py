@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from k2.errors import BadInput, NotFound, Refused
-from k2.lake import Commit, Lake, Snapshot, WrittenFile, definition, open_lake
-from tests.lake.make import DAY, START, TOPIC, append, at, trades
+from k2.lake import Commit, Lake, Snapshot, open_lake
+from tests.lake.make import DAY, START, TOPIC, append, at, rejected, trades
 
 
 class Clock:
@@ -28,26 +27,6 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
     lake = open_lake(tmp_path / "lake", clock=Clock(), keep_snapshots=3)
     yield lake
     lake.close()
-
-
-def rejected(lake: Lake, offset: int) -> WrittenFile:
-    """A ledger's file with one rejected record."""
-    row = {
-        "kind": "trades",
-        "reason": f"bad {offset}",
-        "raw": b"x",
-        "log_topic": TOPIC,
-        "log_id": "log-1",
-        "log_partition": 0,
-        "log_offset": offset,
-    }
-    return lake.table("rejected").write(to_table("rejected", [row]), None)
-
-
-def to_table(name: str, rows: list[dict[str, object]]) -> pa.Table:
-    schema = definition(name).arrow
-    plain = [f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f for f in schema]
-    return pa.Table.from_pylist(rows, schema=pa.schema(plain)).cast(schema)
 
 
 def commit_rejecting(lake: Lake, rows: int = 10) -> Snapshot:

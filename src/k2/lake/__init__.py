@@ -9,7 +9,7 @@ from k2.lake.index import DataFileRef, FileIndex
 from k2.lake.lake import Lake, open_lake
 from k2.lake.offsets import Offsets, OutboxEntry, TopicOffsets
 from k2.lake.snapshot import Snapshot
-from k2.lake.sort import bucket, sort_indices
+from k2.lake.sort import bucket, sort_indices, sort_rows
 from k2.lake.table import LakeTable
 from k2.lake.tables import BUCKETS, LEDGERS, RECORD_TABLES, Column, Definition, definition
 
@@ -33,4 +33,5 @@ __all__ = [
     "definition",
     "open_lake",
     "sort_indices",
+    "sort_rows",
 ]

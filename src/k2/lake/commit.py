@@ -15,13 +15,12 @@ from uuid import uuid4
 import orjson
 
 from k2.errors import Conflict, Fenced, Refused, Unavailable
-from k2.lake.files import WrittenFile, delete, sync_folder, write_durably
+from k2.lake.files import WrittenFile, delete, sync, write_new
 from k2.lake.index import local
 from k2.lake.manifest import (
     EXISTING,
     Entry,
     ManifestFile,
-    ManifestFormat,
     added,
     list_to_bytes,
     live,
@@ -222,7 +221,7 @@ def _stage(table: "LakeTable", head: Head, change: Change) -> _Staged:
     properties = change.properties(head.snapshot, sequence)
     unique = table.unique()
     snapshot_id = unique.int >> 65
-    desk = _Desk(table.metadata_folder, str(unique), snapshot_id, sequence, old)
+    desk = _Desk(table, str(unique), snapshot_id, sequence, old)
     try:
         manifests = desk.manifests(change.files, head.manifests)
         parent = current_snapshot(old)
@@ -242,7 +241,7 @@ def _stage(table: "LakeTable", head: Head, change: Change) -> _Staged:
         new = with_snapshot(old, snapshot, properties, table.expired(old))
         new, dropped = succeed(old, new, head.location, now_ms)
         location = desk.write(table.metadata_name(head.location, unique), orjson.dumps(new))
-        sync_folder(table.metadata_folder)
+        sync([*map(Path, desk.written), table.metadata_folder])
     except BaseException:
         delete(desk.written)
         raise
@@ -254,20 +253,21 @@ class _Desk:
     """Where one attempt writes its metadata files."""
 
     def __init__(
-        self, folder: Path, unique: str, snapshot_id: int, sequence: int, metadata: Metadata
+        self, table: "LakeTable", unique: str, snapshot_id: int, sequence: int, old: Metadata
     ) -> None:
-        self._folder = folder
+        self._table = table
+        self._folder = table.metadata_folder
         self._unique = unique
         self._snapshot_id = snapshot_id
         self._sequence = sequence
-        self._metadata = metadata
+        self._metadata = old
         self.written: list[str] = []
 
     def write(self, name: str, content: bytes) -> str:
-        """Write one durable file; its URI."""
+        """Write one file; its URI."""
         path = self._folder / name
         self.written.append(str(path))
-        write_durably(path, content)
+        write_new(path, content)
         return f"file://{path}"
 
     def manifests(
@@ -288,7 +288,7 @@ class _Desk:
         return [*new, *(m for m in old if m["manifest_path"] not in gone)]
 
     def _manifest(self, spec_id: int, entries: Sequence[Entry]) -> ManifestFile:
-        kind = ManifestFormat(self._metadata, spec_id)
+        kind = self._table.manifest_format(self._metadata, spec_id)
         raw = kind.to_bytes(entries)
         uri = self.write(f"{self._unique}-m{len(self.written)}.avro", raw)
         return kind.describe(uri, len(raw), self._snapshot_id, self._sequence, entries)

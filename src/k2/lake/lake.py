@@ -2,16 +2,15 @@
 
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import pyarrow as pa
 
 from k2.errors import NotFound
-from k2.lake import ledgers
+from k2.lake import expire, ledgers
 from k2.lake.catalog import Catalog
-from k2.lake.expire import KEEP_SNAPSHOTS
 from k2.lake.files import unwritable
 from k2.lake.index import DataFileRef
 from k2.lake.table import LakeTable
@@ -24,7 +23,7 @@ def open_lake(
     read_only: bool = False,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     unique: Callable[[], UUID] = uuid4,
-    keep_snapshots: int = KEEP_SNAPSHOTS,
+    keep_snapshots: int = expire.KEEP_SNAPSHOTS,
 ) -> "Lake":
     """Open the lake in `folder`: the catalog is `catalog.db`, tables are below `tables/`.
 
@@ -135,6 +134,10 @@ class Lake:
     def tag(self, name: str, called: str, commit: int | None = None) -> int:
         """Name a state of the table for good; its commit: see `k2.lake.ledgers.tag`."""
         return ledgers.tag(self, name, called, commit)
+
+    def clean(self, name: str, older_than: timedelta = expire.CLEAN_AFTER) -> int:
+        """Delete metadata files that nothing names any more: see `k2.lake.expire.clean`."""
+        return expire.clean(self.table(name), older_than)
 
     def close(self) -> None:
         """Let go of the catalog. Nothing else may be called afterwards."""

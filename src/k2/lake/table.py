@@ -14,9 +14,9 @@ from k2.errors import BadInput, Broken, NotFound, Refused
 from k2.lake import expire, metadata
 from k2.lake.catalog import Catalog
 from k2.lake.commit import Change, Commit, change_of, publish
-from k2.lake.files import WrittenFile, describe, sync_folder, write_durably, write_parquet
+from k2.lake.files import WrittenFile, describe, sync, write_new, write_parquet
 from k2.lake.index import local
-from k2.lake.manifest import EPOCH
+from k2.lake.manifest import EPOCH, ManifestFormat
 from k2.lake.metadata import FRESH_SPEC, SETTLED_SPEC, Metadata
 from k2.lake.snapshot import Head, Snapshot, load
 from k2.lake.tables import RECORD_TABLES, Definition
@@ -47,6 +47,7 @@ class LakeTable:
         self._keep_snapshots = keep_snapshots
         self._lock = threading.Lock()
         self._head: Head | None = None
+        self._formats: dict[tuple[int, int], ManifestFormat] = {}
 
     # ------------------------------------------------------------------ reading
 
@@ -118,7 +119,7 @@ class LakeTable:
             folder /= f"symbol_bucket={bucket}"
         if not folder.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            sync_folder(folder.parent)
+            sync([folder.parent, folder.parent.parent])
         path = folder / f"{self.unique()}.parquet"
         footer = write_parquet(path, table, self.definition, ids)
         return self._written(path, footer, ids, partition)
@@ -182,6 +183,13 @@ class LakeTable:
         version = int(before.rsplit("/", 1)[1].split("-", 1)[0]) + 1
         return f"{version:05d}-{unique}.metadata.json"
 
+    def manifest_format(self, document: Metadata, spec_id: int) -> ManifestFormat:
+        """How manifests of that table partition spec are written."""
+        key = (document["current-schema-id"], spec_id)
+        if key not in self._formats:
+            self._formats[key] = ManifestFormat(document, spec_id)
+        return self._formats[key]
+
     def adopt(self, location: str) -> Head:
         """Read back the document that this process has just swapped in."""
         with self._lock:
@@ -212,8 +220,7 @@ class LakeTable:
         )
         path = home / "metadata" / f"00000-{unique}.metadata.json"
         self._publish_document(path, document)
-        for parent in (home, folder):
-            sync_folder(parent)
+        sync([home, folder])
         if not self.catalog.create(self.name, f"file://{path}"):
             path.unlink()
 
@@ -226,5 +233,5 @@ class LakeTable:
 
     @staticmethod
     def _publish_document(path: Path, document: Metadata) -> None:
-        write_durably(path, orjson.dumps(document))
-        sync_folder(path.parent)
+        write_new(path, orjson.dumps(document))
+        sync([path, path.parent])
