@@ -160,14 +160,12 @@ class CsvFeed:
         self, block: lines.Block, now: datetime
     ) -> tuple[pa.Table, npt.NDArray[np.int64], pa.Table]:
         """The block's records, the line number of each, and its rejects."""
-        head, layout = self._head, self._asked.layout
+        head = self._head
         assert head.context is not None
         keep, faults = lines.sift(block, head.shape)
         if block.first_line <= head.line < block.first_line + len(keep):
             keep[: head.line - block.first_line + 1] = False
-        cells = lines.split_lines(
-            block, keep, head.width, list(head.wanted.values()), layout.delimiter, layout.trim
-        )
+        cells = lines.split_lines(block, keep, head.width, list(head.wanted.values()), head.shape)
         texts = {name: cells.columns[at] for name, at in head.wanted.items()}
         done = to_records(texts, len(cells.lines), head.context, now)
         for fault in done.faults:

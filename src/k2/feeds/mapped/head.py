@@ -43,7 +43,7 @@ class Head:
         lookup: Callable[[Asked], Mapping[str, str]],
     ) -> None:
         layout = asked.layout
-        self.shape = lines.Shape(layout.delimiter, layout.comment, layout.skip_lines)
+        self.shape = lines.Shape(layout.delimiter, layout.comment, layout.skip_lines, layout.trim)
         self.context: Context | None = None
         self.line = 0
         self._held: list[lines.Block] = []

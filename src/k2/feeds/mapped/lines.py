@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from k2.errors import Broken
 from k2.feeds.mapped.content import Bytes
 from k2.feeds.mapped.values import Fault
 
@@ -91,6 +92,8 @@ class Shape:
     delimiter: str
     comment: str | None
     skip_lines: tuple[str, ...]
+    trim: bool = False
+    """Whether blanks around values are taken away."""
 
 
 def sift(block: Block, shape: Shape) -> tuple[npt.NDArray[np.bool_], list[Fault]]:
@@ -218,39 +221,16 @@ class Cells:
 
 
 def split_lines(
-    block: Block,
-    keep: npt.NDArray[np.bool_],
-    width: int,
-    wanted: Sequence[int],
-    delimiter: str,
-    trim: bool = False,
+    block: Block, keep: npt.NDArray[np.bool_], width: int, wanted: Sequence[int], shape: Shape
 ) -> Cells:
-    """Part the kept lines into `width` columns; a line with fewer or more becomes a fault.
-
-    `trim` takes away the blanks around each value.
-    """
-    starts, _ = block.bounds
-    data = block.data
+    """Part the lines that `sift` kept into `width` columns; one with fewer or more is a fault."""
     rows = np.flatnonzero(keep).astype(np.int64)
-    if len(rows) < len(keep):
-        lengths = np.diff(np.concatenate([starts, [len(data)]]))
-        data = np.frombuffer(data, np.uint8)[np.repeat(keep, lengths)].tobytes()
-    pieces = list(_split(data, rows, width, wanted, delimiter))
-    columns = {
-        w: pa.concat_arrays([p.columns[w] for p in pieces]) if pieces else pa.array([], pa.string())
-        for w in wanted
-    }
-    if trim:
-        columns = {w: pc.utf8_trim_whitespace(column) for w, column in columns.items()}
-    lines = np.concatenate([p.lines for p in pieces]) if pieces else np.zeros(0, np.int64)
-    return Cells(columns, lines, [f for p in pieces for f in p.faults])
-
-
-def _split(
-    data: bytes, rows: npt.NDArray[np.int64], width: int, wanted: Sequence[int], delimiter: str
-) -> Iterator[Cells]:
     if len(rows) == 0:
-        return
+        return Cells({at: pa.array([], pa.string()) for at in wanted}, rows, [])
+    data = block.data
+    if len(rows) < len(keep):
+        lengths = np.diff(np.concatenate([block.bounds[0], [len(data)]]))
+        data = np.frombuffer(data, np.uint8)[np.repeat(keep, lengths)].tobytes()
     bad: list[tuple[int, int]] = []
 
     def refuse(row: Any) -> str:
@@ -263,7 +243,7 @@ def _split(
             column_names=[str(i) for i in range(width)], use_threads=False, block_size=len(data) + 1
         ),
         pyarrow.csv.ParseOptions(
-            delimiter=delimiter, ignore_empty_lines=False, invalid_row_handler=refuse
+            delimiter=shape.delimiter, ignore_empty_lines=False, invalid_row_handler=refuse
         ),
         pyarrow.csv.ConvertOptions(
             column_types={str(i): pa.string() for i in range(width)},
@@ -272,18 +252,14 @@ def _split(
         ),
     )
     if table.num_rows + len(bad) != len(rows):
-        # An open quotation mark has swallowed the lines behind it: look for its line by halves.
-        if len(rows) == 1:
-            fault = Fault(
-                int(rows[0]), None, "a quotation mark is not closed", 'an even number of "'
-            )
-            yield Cells({w: pa.array([], pa.string()) for w in wanted}, rows[:0], [fault])
-            return
-        half = len(rows) // 2
-        cut = int(np.flatnonzero(np.frombuffer(data, np.uint8) == 10)[half - 1]) + 1
-        yield from _split(data[:cut], rows[:half], width, wanted, delimiter)
-        yield from _split(data[cut:], rows[half:], width, wanted, delimiter)
-        return
+        # Only an open quotation mark could swallow a line, and `sift` keeps none.
+        raise Broken(
+            f"{len(rows):,} lines were parted into {table.num_rows + len(bad):,} rows",
+            place=f"the lines behind line {block.first_line:,}",
+        )
+    columns = {at: _one(table.column(str(at))) for at in wanted}
+    if shape.trim:
+        columns = {at: pc.utf8_trim_whitespace(column) for at, column in columns.items()}
     good = np.ones(len(rows), bool)
     good[[row for row, _ in bad]] = False
     faults = [
@@ -291,12 +267,11 @@ def _split(
             int(rows[row]),
             None,
             f"the line has {count} column{'s' * (count != 1)}, not {width}",
-            f"{width} columns parted by {delimiter!r}",
+            f"{width} columns parted by {shape.delimiter!r}",
         )
         for row, count in bad
     ]
-    columns = {w: _one(table.column(str(w))) for w in wanted}
-    yield Cells(columns, rows[good], faults)
+    return Cells(columns, rows[good], faults)
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
