@@ -82,7 +82,7 @@ ORDER BY first_offset LIMIT 1
 
 _OLDEST: Final = """
 SELECT id, first_offset + messages, length(body) FROM batches
-WHERE partition_id = ? AND first_offset + messages <= ?
+WHERE partition_id = ?1 AND first_offset < ?2 AND first_offset + messages <= ?2
 ORDER BY first_offset LIMIT 32
 """
 
@@ -233,7 +233,7 @@ class SqliteLog:
             with self._database.writing(f"topic {topic}, partition {partition}") as connection:
                 oldest = connection.execute(_OLDEST, (number, before)).fetchall()
                 if not oldest:
-                    break
+                    return self.start_offset(topic, partition)
                 connection.executemany(
                     "DELETE FROM batches WHERE id = ?", [(row,) for row, _, _ in oldest]
                 )
@@ -241,7 +241,6 @@ class SqliteLog:
                     "UPDATE partitions SET start_offset = ?, bytes = bytes - ? WHERE id = ?",
                     (oldest[-1][1], sum(size for _, _, size in oldest), number),
                 )
-        return self.start_offset(topic, partition)
 
     def put(self, topic: str, key: str, value: str) -> None:
         """Write to a compacted topic; `Refused` for a topic of records."""
