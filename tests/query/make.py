@@ -1,7 +1,7 @@
 """Trades for tests: tables with lineage, split into files and a tail, and what a view needs."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -134,9 +134,10 @@ def write_file(folder: Path, rows: Sequence[Row], sequence: int, **drop: bool) -
 
 @dataclass(frozen=True)
 class Files:
-    """An index over files made here."""
+    """An index over files made here; a `rough` one cannot tell which commits a file holds."""
 
     refs: tuple[DataFileRef, ...] = ()
+    rough: bool = False
 
     def select(
         self,
@@ -150,12 +151,12 @@ class Files:
         wanted = list(symbols) if symbols is not None else None
         start, end = times or (None, None)
         return tuple(
-            ref
+            replace(ref, whole=as_of is None or ref.sequence <= as_of)
             for ref in self.refs
             if (wanted is None or any(ref.min_symbol <= s <= ref.max_symbol for s in wanted))  # type: ignore[operator]
             and (start is None or DAWN + timedelta(microseconds=ref.max_timestamp or 0) >= start)
             and (end is None or DAWN + timedelta(microseconds=ref.min_timestamp or 0) < end)
-            and (as_of is None or ref.sequence <= as_of)
+            and (as_of is None or ref.sequence <= as_of or self.rough)
         )
 
 

@@ -4,20 +4,25 @@ One database without contents per engine; each query gets a cursor of its own, s
 may ask. Nobody above this file names `duckdb`.
 """
 
+import json
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
 
 from k2.errors import BadInput, Broken, K2Error, Refused, Unavailable
+from k2.query.guard import TEXT_LIMIT, names_read
 from k2.query.port import PartialFile, Pin, Source, Statement
+from k2.query.stopping import Watch
 
 _SETTINGS: Final = {
-    "TimeZone": "UTC",
+    "TimeZone": "'UTC'",
     # Footers of files that never change: without it each query reads them all again.
     "parquet_metadata_cache": "true",
     "python_enable_replacements": "false",
@@ -29,6 +34,9 @@ _SETTINGS: Final = {
     "asof_loop_join_threshold": "0",
 }
 
+_SELECT: Final = duckdb.StatementType.SELECT
+_BATCH_ROWS: Final = 16_384
+
 _IN_RANGE: Final = (
     "f.log_topic = r.topic and f.log_id = r.log_id and f.log_partition = r.part "
     "and f.log_offset >= r.first and f.log_offset < r.past"
@@ -36,16 +44,31 @@ _IN_RANGE: Final = (
 
 
 class DuckDB:
-    """An engine in this process (see `port.Engine`). `memory` is a limit in bytes."""
+    """An engine in this process (see `port.Engine`).
 
-    def __init__(self, *, threads: int | None = None, memory: int | None = None) -> None:
-        self._database = duckdb.connect(":memory:")
-        for name, value in _SETTINGS.items():
-            self._database.execute(f"set {name} = '{value}'")
+    `folders` are those that a user's SQL may read tables from. `memory` is a limit in bytes;
+    beyond it queries go to disk, in the folder `spill`, or are refused without one.
+    """
+
+    def __init__(
+        self,
+        *,
+        folders: Sequence[Path] = (),
+        memory: int | None = None,
+        spill: Path | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self._settings = dict(_SETTINGS)
+        self._settings["temp_directory"] = _sql(str(spill) if spill else "")
         if threads is not None:
-            self._database.execute(f"set threads = {int(threads)}")
+            self._settings["threads"] = str(int(threads))
         if memory is not None:
-            self._database.execute(f"set memory_limit = '{int(memory)}B'")
+            self._settings["memory_limit"] = f"'{int(memory)}B'"
+        self._folders = folders
+        self._database = _open(self._settings)
+        self._fenced: duckdb.DuckDBPyConnection | None = None
+        self._lock = threading.Lock()
+        self._watch = Watch()
 
     def run(
         self,
@@ -55,7 +78,7 @@ class DuckDB:
         timeout: float | None = None,
     ) -> pa.Table:
         """The statement's rows (see `port.Engine`)."""
-        with self._cursor(timeout) as cursor:
+        with self._cursor(self._database, timeout) as cursor:
             try:
                 return _run(cursor, statement, sources, template=False)
             except duckdb.BinderException:
@@ -63,29 +86,106 @@ class DuckDB:
                 # table with all columns does. Not done always, since it costs a millisecond.
                 return _run(cursor, statement, sources, template=True)
 
+    def reads(self, text: str, relations: Collection[str]) -> frozenset[str]:
+        """The relations that a user's SQL reads (see `port.Engine`)."""
+        if len(text) > TEXT_LIMIT:
+            raise BadInput(
+                "the SQL is too long", found=f"{len(text)} characters", expected=f"{TEXT_LIMIT}"
+            )
+        with self._cursor(self._database, None) as cursor:
+            parsed = cursor.execute("select json_serialize_sql($text)", {"text": text}).fetchall()
+        try:
+            tree = json.loads(parsed[0][0])
+        except RecursionError as error:
+            raise BadInput("the SQL is nested too deeply") from error
+        return names_read(tree, relations, self._functions)
+
     def ask(
         self,
         text: str,
-        sources: Mapping[str, Source],
+        sources: Mapping[str, Source | pa.Table],
         *,
-        limit: int,
+        limit: int | None = None,
         timeout: float | None = None,
     ) -> tuple[pa.Table, bool]:
-        """A user's SELECT (see `port.Engine`)."""
-        raise NotImplementedError
+        """A user's SELECT (see `port.Engine`), in a database that can reach the tables alone."""
+        with self._cursor(self._fence(), timeout) as cursor:
+            # The folders that may be read could be written to as well: once more, by another path.
+            if [found.type for found in cursor.extract_statements(text)] != [_SELECT]:
+                raise Refused("only one SELECT is allowed")
+            for name, source in sources.items():
+                _name(cursor, name, source)
+            reader = cursor.sql(text).to_arrow_reader(_BATCH_ROWS)
+            batches, rows = [], 0
+            for batch in reader:
+                batches.append(batch)
+                rows += batch.num_rows
+                if limit is not None and rows > limit:
+                    break
+            found = _plain(pa.Table.from_batches(batches, reader.schema))
+        return (found, False) if limit is None else (found.slice(0, limit), rows > limit)
 
     def close(self) -> None:
         """Let go of memory and files."""
         self._database.close()
+        if self._fenced is not None:
+            self._fenced.close()
+
+    @cached_property
+    def _functions(self) -> frozenset[str]:
+        """Names of the functions that compute something from their arguments."""
+        with self._cursor(self._database, None) as cursor:
+            found = cursor.execute(
+                "select distinct lower(function_name) from duckdb_functions() "
+                "where function_type in ('scalar', 'aggregate', 'macro')"
+            ).fetchall()
+        return frozenset(name for (name,) in found)
+
+    def _fence(self) -> duckdb.DuckDBPyConnection:
+        """The database for users' SQL: it reads below the folders, and nothing can be set."""
+        with self._lock:
+            if self._fenced is None:
+                folders = ", ".join(_sql(str(folder)) for folder in self._folders)
+                self._fenced = _open(
+                    self._settings
+                    | {
+                        # What is read is bounded by memory: a user's query does not fill the disk.
+                        "temp_directory": "''",
+                        "allowed_directories": f"[{folders}]",
+                        "enable_external_access": "false",
+                        "lock_configuration": "true",
+                    }
+                )
+            return self._fenced
 
     @contextmanager
-    def _cursor(self, timeout: float | None) -> Iterator[duckdb.DuckDBPyConnection]:
-        cursor = self._database.cursor()
+    def _cursor(
+        self, database: duckdb.DuckDBPyConnection, timeout: float | None
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
+        cursor = database.cursor()
         try:
-            with translated(timeout), _limited(cursor, timeout):
+            with translated(timeout), self._watch.over(cursor.interrupt, timeout):
                 yield cursor
         finally:
             cursor.close()
+
+
+def _open(settings: Mapping[str, str]) -> duckdb.DuckDBPyConnection:
+    database = duckdb.connect(":memory:")
+    for name, value in settings.items():
+        database.execute(f"set {name} = {value}")
+    return database
+
+
+def _name(cursor: duckdb.DuckDBPyConnection, name: str, source: Source | pa.Table) -> None:
+    """Let the source be read by its name."""
+    if isinstance(source, pa.Table):
+        cursor.register(name, source)
+        return
+    values: dict[str, Any] = {}
+    relation = _relation(cursor, name, source, values, template=True)
+    columns = ", ".join(f'"{column}"' for column in source.columns.names)
+    cursor.sql(f"select {columns} from {relation}", params=values).create_view(name)
 
 
 def _run(
@@ -192,21 +292,6 @@ def _sql(value: object) -> str:
         return str(value)
     text = str(value).replace("'", "''")
     return f"'{text}'"
-
-
-@contextmanager
-def _limited(cursor: duckdb.DuckDBPyConnection, timeout: float | None) -> Iterator[None]:
-    """Interrupt what runs on the cursor once `timeout` seconds are over."""
-    if timeout is None:
-        yield
-        return
-    timer = threading.Timer(timeout, cursor.interrupt)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 @contextmanager

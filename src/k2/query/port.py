@@ -4,7 +4,7 @@ The rooms above compose a `Statement` once; an adapter (one file beside this one
 becomes a relation in its own SQL, and runs it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -69,9 +69,9 @@ class Statement:
 class Engine(Protocol):
     """Runs statements. Every method may be called from any thread, many at once.
 
-    Raises `Refused` when a query takes longer than its timeout (seconds) or more memory than there
-    is, `Unavailable` when a file cannot be read, `BadInput` for a statement of a user's that cannot
-    run.
+    Raises `Refused` when a query takes longer than its timeout (seconds), its asker is gone or it
+    needs more memory than there is, `Unavailable` when a file cannot be read, `BadInput` for a
+    statement of a user's that cannot run.
     """
 
     def run(
@@ -83,16 +83,23 @@ class Engine(Protocol):
     ) -> pa.Table:
         """The statement's rows, as plain columns (no dictionaries, times in UTC)."""
 
+    def reads(self, text: str, relations: Collection[str]) -> frozenset[str]:
+        """Which of the relations a user's SQL reads.
+
+        Raises `BadInput` if it cannot be read or names others, `Refused` unless it is one SELECT
+        that only computes.
+        """
+
     def ask(
         self,
         text: str,
-        sources: Mapping[str, Source],
+        sources: Mapping[str, Source | pa.Table],
         *,
-        limit: int,
+        limit: int | None = None,
         timeout: float | None = None,
     ) -> tuple[pa.Table, bool]:
         """At most `limit` rows of a user's SELECT over relations named like the sources, and
-        whether there were more. It can reach nothing else: no file, network, setting.
+        whether there were more. `reads` must have allowed it; it can reach nothing else.
         """
 
     def close(self) -> None:
