@@ -37,6 +37,9 @@ from k2.api.edge import Edge
 from k2.api.metrics import Metrics
 from k2.api.work import DEFAULT_LIMITS, Limits, Workers
 from k2.errors import Refused, Unavailable
+from k2.ingest import audit
+from k2.lake import open_lake
+from k2.log import open_log
 from k2.query import Reader, open_reader
 
 
@@ -47,7 +50,7 @@ def now() -> datetime:
 
 def create_app(
     reader: Reader,
-    audit: Callable[[], Report],
+    auditing: Callable[[], Report],
     *,
     limits: Limits = DEFAULT_LIMITS,
     clock: Callable[[], datetime] = now,
@@ -55,21 +58,21 @@ def create_app(
 ) -> FastAPI:
     """The application over `reader`, which stays the caller's to close.
 
-    `audit` makes a fresh audit (in a thread); it is run every `audit_seconds`, or only when asked
-    for where that is None.
+    `auditing` makes a fresh audit, in a thread: every `audit_seconds`, or only when asked for
+    where that is None.
     """
     metrics = Metrics()
     workers = Workers(limits)
-    auditor = Auditor(audit, clock)
+    auditor = Auditor(auditing, clock)
 
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
-        auditing = None
+        again = None
         if audit_seconds is not None:
-            auditing = asyncio.create_task(auditor.run_now_and_then(audit_seconds))
+            again = asyncio.create_task(auditor.run_now_and_then(audit_seconds))
         yield
-        if auditing is not None:
-            auditing.cancel()
+        if again is not None:
+            again.cancel()
         await asyncio.to_thread(auditor.close)
         await asyncio.to_thread(workers.close)
 
@@ -169,7 +172,7 @@ def serve(
     """
     check_host(host)
     with open_reader(home, follow=True) as reader:
-        server = Server(create_app(reader, _audit_of(home), limits=limits), host, port)
+        server = Server(create_app(reader, audit_of(home), limits=limits), host, port)
         on_ready(server.url)
         server.run()
 
@@ -190,11 +193,15 @@ def check_host(host: str) -> None:
         )
 
 
-def _audit_of(home: Path) -> Callable[[], Report]:
-    def audit() -> Report:
-        raise NotImplementedError(home)
+def audit_of(home: Path) -> Callable[[], Report]:
+    """A function that audits the home folder, opening log and tables for itself each time."""
 
-    return audit
+    def run() -> Report:
+        log = open_log(f"sqlite:{home / 'log.db'}")
+        with contextlib.closing(log), contextlib.closing(open_lake(home / "lake")) as lake:
+            return audit(log, lake).to_dict()
+
+    return run
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -21,13 +21,31 @@ from k2.api.edge import too_large
 from k2.api.errors import invalid
 from k2.errors import BadInput
 from k2.query import Condition, Selection
-from k2.query.times import parse_when
+from k2.query.times import parse_date, parse_when
 
 M = TypeVar("M", bound="Asked")
 
-_DAY: Final = r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
-INTERVAL: Final = r"^[1-9][0-9]{0,3}[smhd]$"
-_CLOCK: Final = r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?"
+_TIMES: Final = "a time with a zone, a date (midnight where it is traded), or `-15m`"
+_DAY: Final = r"[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
+_HOUR: Final = r"([01][0-9]|2[0-3]):[0-5][0-9]"
+_CLOCK: Final = rf"T{_HOUR}(:[0-5][0-9](\.[0-9]{{1,6}})?)?(Z|[+-]{_HOUR})"
+_WHEN: Final = rf"^({_DAY}({_CLOCK})?|-[1-9][0-9]{{0,4}}[smhdw])$"
+
+
+def _divisors(whole: int) -> str:
+    return "|".join(str(part) for part in range(1, whole + 1) if whole % part == 0)
+
+
+_INTERVALS: Final = rf"^(({_divisors(86_400)})s|({_divisors(1_440)})m|({_divisors(24)})h|1d)$"
+Interval = Annotated[
+    str,
+    Field(
+        max_length=16,
+        description="Width of a bar: a whole number of s, m or h that divides a day, or 1d",
+        examples=["1m"],
+    ),
+    WithJsonSchema({"type": "string", "pattern": _INTERVALS}),
+]
 
 
 def _flag(value: object) -> object:
@@ -36,6 +54,13 @@ def _flag(value: object) -> object:
     if isinstance(value, bool):
         return value
     raise ValueError("must be true or false")
+
+
+def _whole(value: object) -> object:
+    """To JSON, 5.0 is a whole number too."""
+    if isinstance(value, Decimal) and value == value.to_integral_value():
+        return int(value)
+    return value
 
 
 def _exact(value: object) -> object:
@@ -67,16 +92,10 @@ When = Annotated[
     str,
     Field(
         max_length=64,
-        description="ISO 8601 with a zone, a date (midnight in the exchange's own zone), "
-        "or a distance to now such as -15m",
         examples=["2014-03-11T00:00:00Z", "2014-03-11", "-15m"],
     ),
-    WithJsonSchema(
-        {
-            "type": "string",
-            "pattern": rf"^({_DAY}(T{_CLOCK}(Z|[+-]{_CLOCK[:25]}))?|-[1-9][0-9]{{0,5}}[smhd])$",
-        }
-    ),
+    # Narrower than what is taken: enough to write requests by.
+    WithJsonSchema({"type": "string", "pattern": _WHEN}),
 ]
 AsOf = Annotated[
     str,
@@ -86,6 +105,11 @@ AsOf = Annotated[
         description="The data as K2 held it then: a time with a zone, a tag, or a snapshot id",
         examples=["2026-11-20T17:00:00Z"],
     ),
+]
+Whole = Annotated[int, BeforeValidator(_whole)]
+Day = Annotated[
+    str,
+    WithJsonSchema({"type": "string", "format": "date", "examples": ["2014-03-11"]}),
 ]
 Flag = Annotated[bool, BeforeValidator(_flag), WithJsonSchema({"type": "boolean"})]
 Exact = Annotated[
@@ -125,8 +149,8 @@ class RecordsAsked(FormatAsked):
 
     symbol: Symbol | None = None
     exchange: ExchangeName | None = None
-    start_time: When | None = Field(None, description="Inclusive")
-    end_time: When | None = Field(None, description="Exclusive")
+    start_time: When | None = Field(None, description=f"Inclusive: {_TIMES}")
+    end_time: When | None = Field(None, description=f"Exclusive: {_TIMES}")
     limit: int = Field(100, ge=1, le=10_000, description="Rows of a page")
     last: int | None = Field(
         None, ge=1, le=10_000, description="The newest so many instead of pages from the oldest"
@@ -179,8 +203,8 @@ class BarsAsked(FormatAsked):
 
     symbol: Symbol
     exchange: ExchangeName | None = None
-    start_time: When | None = Field(None, description="Inclusive")
-    end_time: When | None = Field(None, description="Exclusive")
+    start_time: When | None = Field(None, description=f"Inclusive: {_TIMES}")
+    end_time: When | None = Field(None, description=f"Exclusive: {_TIMES}")
     kind: Literal["time"] = Field("time", description="What closes a bar")
     all_trades: Flag = Field(False, description="Take in trades that form no price")
     fill: Flag = Field(False, description="Show intervals without trades as empty bars")
@@ -192,14 +216,14 @@ class BarsBatchAsked(Asked):
     """Body of POST /v1/bars/batch."""
 
     symbols: list[Symbol] = Field(min_length=1, max_length=100)
-    interval: str = Field(pattern=INTERVAL, examples=["1m"])
+    interval: Interval
     exchanges: list[ExchangeName] = Field([], max_length=100)
-    start_time: When | None = None
-    end_time: When | None = None
+    start_time: When | None = Field(None, description=f"Inclusive: {_TIMES}")
+    end_time: When | None = Field(None, description=f"Exclusive: {_TIMES}")
     kind: Literal["time"] = "time"
     all_trades: bool = False
     fill: bool = False
-    last: int = Field(100, ge=1, le=10_000, description="The newest so many bars per symbol")
+    last: Whole = Field(100, ge=1, le=10_000, description="The newest so many bars per symbol")
     as_of: AsOf | None = None
     format: FormatName | None = None
 
@@ -209,15 +233,15 @@ class QueryAsked(Asked):
 
     symbols: list[Symbol] = Field([], max_length=100)
     exchanges: list[ExchangeName] = Field([], max_length=100)
-    start_time: When | None = None
-    end_time: When | None = None
+    start_time: When | None = Field(None, description=f"Inclusive: {_TIMES}")
+    end_time: When | None = Field(None, description=f"Exclusive: {_TIMES}")
     fields: list[Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")]] = Field(
         [], max_length=64, description="Columns to give back; all of them where empty"
     )
     min_price: Exact | None = Field(None, description="Of quotes: of the bid")
     max_price: Exact | None = Field(None, description="Of quotes: of the ask")
     min_quantity: Exact | None = Field(None, description="Of quotes: of both sides")
-    limit: int = Field(1_000, ge=1, le=100_000, description="Rows of a page")
+    limit: Whole = Field(1_000, ge=1, le=100_000, description="Rows of a page")
     after: After | None = None
     as_of: AsOf | None = None
     format: FormatName | None = None
@@ -296,6 +320,16 @@ def json_body(model: type[Asked]) -> dict[str, Any]:
     """The OpenAPI description of a body that `body` reads."""
     schema = model.model_json_schema()
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def day(text: str) -> date:
+    """The date in a path. Raises `BadInput` for what is none."""
+    try:
+        return parse_date(text)
+    except BadInput as error:
+        raise BadInput(
+            error.message, place="path.date", found=text[:80], expected=error.expected
+        ) from error
 
 
 def _parsed(name: str, text: str | None, now: Callable[[], datetime]) -> datetime | date | None:

@@ -3,29 +3,13 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from k2.api import answers, asked, shapes
 from k2.query import Selection
 
 router = APIRouter(tags=["bars"])
-
-
-@router.get("/v1/bars/{interval}", responses=shapes.table("Bar"), summary="Bars of one symbol")
-async def bars(
-    request: Request,
-    interval: Annotated[str, Path(pattern=asked.INTERVAL, examples=["1m"])],
-    query: Annotated[asked.BarsAsked, Query()],
-) -> Response:
-    """The newest `last` bars of the range, oldest first. Trades that form no price are left out."""
-    wanted = asked.selection(
-        answers.desk(request).clock,
-        symbols=[query.symbol],
-        exchanges=[query.exchange] if query.exchange else [],
-        start_time=query.start_time,
-        end_time=query.end_time,
-    )
-    return await _bars(request, wanted, interval, query)
 
 
 @router.post(
@@ -45,6 +29,29 @@ async def batch(request: Request) -> Response:
         end_time=query.end_time,
     )
     return await _bars(request, wanted, query.interval, query)
+
+
+@router.get("/v1/bars/batch", include_in_schema=False)
+async def no_batch() -> Response:
+    """The route below would take `batch` for an interval."""
+    raise HTTPException(405, headers={"Allow": "POST"})
+
+
+@router.get("/v1/bars/{interval}", responses=shapes.table("Bar"), summary="Bars of one symbol")
+async def bars(
+    request: Request,
+    interval: Annotated[asked.Interval, Path()],
+    query: Annotated[asked.BarsAsked, Query()],
+) -> Response:
+    """The newest `last` bars of the range, oldest first. Trades that form no price are left out."""
+    wanted = asked.selection(
+        answers.desk(request).clock,
+        symbols=[query.symbol],
+        exchanges=[query.exchange] if query.exchange else [],
+        start_time=query.start_time,
+        end_time=query.end_time,
+    )
+    return await _bars(request, wanted, interval, query)
 
 
 async def _bars(

@@ -1,6 +1,5 @@
 """One exchange day: GET /v1/summary/{symbol}/{date}."""
 
-from datetime import date
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
@@ -19,16 +18,19 @@ router = APIRouter(tags=["bars"])
 async def summary(
     request: Request,
     symbol: Annotated[asked.Symbol, Path()],
-    day: Annotated[date, Path(alias="date", examples=["2014-03-11"])],
+    day: Annotated[asked.Day, Path(alias="date", description="The exchange's own date")],
     query: Annotated[asked.SummaryAsked, Query()],
 ) -> Response:
     """Open, high, low, close, volume, trades and VWAP, a row per exchange; 404 if there is none.
 
     The symbol may hold a slash.
     """
+    date = asked.day(day)
     return await answers.answer(
         request,
-        lambda reader, _: reader.summary(symbol, day, exchange=query.exchange, as_of=query.as_of),
-        asked=(symbol, day, query),
+        lambda reader, seconds: reader.summary(
+            symbol, date, exchange=query.exchange, as_of=query.as_of, timeout=seconds
+        ),
+        asked=(symbol, date, query),
         format=query.format,
     )
