@@ -1,15 +1,20 @@
-"""What the codec must know of each field of an Avro record schema, worked out once a schema.
+"""What the codec must know of a schema, worked out once: how each field stands in the bytes.
 
-Comes in: parsed Avro JSON. Goes out: one `Field` a field, in the order of the bytes. Raises
-`Refused`, naming the field, for types that cannot be handled in columns (maps, arrays, nested
-records, unions of more than null and one type).
+Comes in: Avro JSON of a writer and of a reader. Goes out: `Field` and `Plan`. Raises `Refused`,
+naming the field, for what cannot be handled in columns (maps, arrays, nested records, unions of
+more than null and one type) or cannot be resolved.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
+import orjson
+import pyarrow as pa
+
 from k2.errors import Refused
+from k2.model.schema import to_arrow
 
 _PRIMITIVES: Final = frozenset({"boolean", "int", "long", "bytes", "string"})
 
@@ -34,16 +39,55 @@ class Field:
     enum_default: str | None = None
 
     @property
-    def least_bytes(self) -> int:
-        """Bytes that the field takes where all of them are zero, at most."""
+    def zero_bytes(self) -> int:
+        """Bytes that the field takes at most where all of them are zero."""
         return 1 + (1 if self.size is None else self.size)
+
+    def __str__(self) -> str:
+        if self.form == "decimal":
+            return f"decimal({self.precision},{self.scale})"
+        return f"{self.form} {self.logical}" if self.logical else self.form
+
+
+@dataclass(frozen=True)
+class Step:
+    """One field of the writer and the column of the reader that it becomes."""
+
+    source: Field
+    target: Field
+    arrow: pa.DataType
+    symbols: tuple[int, ...]
+    """Writer's enum number to the reader's, -1 where the reader has neither symbol nor default."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How messages of a writer become columns of a reader: the writer's fields in order."""
+
+    steps: tuple[Step, ...]
+    defaults: Mapping[str, Any]
+    zero_bytes: int
+    """Bytes that a record of nothing but zeros can take."""
 
 
 def fields_of(avro: Mapping[str, Any]) -> tuple[Field, ...]:
-    """The fields of a record schema (parsed JSON), in order.
+    """The fields of a record schema (parsed JSON), in order. Raises `Refused`."""
+    return _fields(_to_json(avro))
 
-    Raises `Refused`, naming the field, for a type that cannot be handled in columns.
-    """
+
+def plan_of(writer: Mapping[str, Any], reader: Mapping[str, Any]) -> Plan:
+    """Resolve a writer's schema with a reader's (both parsed JSON). Raises `Refused`."""
+    return _plan(_to_json(writer), _to_json(reader))
+
+
+def _to_json(avro: Mapping[str, Any]) -> bytes:
+    # 5 us, and then the plan of a schema is found by its text, whoever parsed it.
+    return orjson.dumps(avro, default=dict)
+
+
+@lru_cache(maxsize=256)
+def _fields(avro_json: bytes) -> tuple[Field, ...]:
+    avro = orjson.loads(avro_json)
     if avro.get("type") != "record":
         raise Refused("only records can be encoded and decoded", found=str(avro.get("type")))
     named: dict[str, Mapping[str, Any]] = {}
@@ -83,3 +127,52 @@ def _unhandled(name: str, avro: Any) -> Refused:
         found=str(avro),
         expected="boolean, int, long, bytes, string, enum, decimal, or one of them or null",
     )
+
+
+@lru_cache(maxsize=256)
+def _plan(writer_json: bytes, reader_json: bytes) -> Plan:
+    sources = _fields(writer_json)
+    targets = {field.name: field for field in _fields(reader_json)}
+    reader = orjson.loads(reader_json)
+    defaults = {f["name"]: f["default"] for f in reader["fields"] if "default" in f}
+    for field in sources:
+        if field.name not in targets:
+            raise Refused(
+                f"the messages have a field {field.name!r} that this reader does not know",
+                expected=", ".join(targets),
+                hint="they were written by a newer schema: upgrade this reader, nothing is lost",
+            )
+    missing = targets.keys() - {field.name for field in sources} - defaults.keys()
+    if missing:
+        raise Refused(
+            f"the messages lack {', '.join(sorted(missing))}, which has no default",
+            hint="the writer's schema is not one that this kind of record ever had",
+        )
+    arrow = to_arrow(reader)
+    steps = tuple(_step(s, targets[s.name], arrow.field(s.name).type) for s in sources)
+    return Plan(steps, defaults, sum(field.zero_bytes for field in sources))
+
+
+def _step(source: Field, target: Field, arrow: pa.DataType) -> Step:
+    text = ("string", "bytes")
+    same = (source.form, source.logical, source.precision, source.scale) == (
+        target.form,
+        target.logical,
+        target.precision,
+        target.scale,
+    )
+    plain = not source.logical and not target.logical
+    widened = plain and (source.form, target.form) == ("int", "long")
+    if not (same or widened or (source.form in text and target.form in text)):
+        raise Refused(
+            f"the messages' field {source.name!r} cannot be read as the reader's",
+            found=str(source),
+            expected=str(target),
+        )
+    return Step(source, target, arrow, tuple(_number_of(s, target) for s in source.symbols))
+
+
+def _number_of(symbol: str, target: Field) -> int:
+    if symbol not in target.symbols and target.enum_default is not None:
+        symbol = target.enum_default
+    return target.symbols.index(symbol) if symbol in target.symbols else -1
