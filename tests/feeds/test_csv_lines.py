@@ -156,7 +156,7 @@ def test_quoted_values(tmp_path: Path) -> None:
     assert found.column("conditions") == ["a,b", 'say "no"', '5" x']
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.text('a1",\r é', max_size=12), max_size=8), st.sampled_from(["\n", "\r\n"]))
 def test_no_line_is_lost_or_counted_twice(texts: list[str], end: str) -> None:
     data = "".join(text.rstrip("\r") + end for text in texts).encode()

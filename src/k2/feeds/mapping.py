@@ -40,6 +40,9 @@ FILLED_BY_K2: Final = frozenset(
 )
 """Fields of the model that a mapping does not name under `fields`."""
 
+SIDES: Final = ("BUY", "SELL", "SELL_SHORT", "UNKNOWN")
+"""What the side of a trade may be."""
+
 UNIT_DIGITS: Final = 9
 """So many, that a number of 28 digits times a unit fits 38."""
 
@@ -65,6 +68,11 @@ class Source:
     separator: str | None = None
     file: re.Pattern[str] | None = None
     lookup: bool = False
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Texts that stand for nothing."""
+        return (*self.nulls, "") if self.optional else self.nulls
 
 
 @dataclass(frozen=True)
@@ -311,7 +319,7 @@ def _keys_for(name: str, arrow: pa.DataType) -> tuple[str, ...]:
     if pa.types.is_date(arrow):
         return ("column", "columns", "format", "optional")
     if pa.types.is_decimal(arrow):
-        return ("column", "unit", "null", "optional", "value")
+        return ("column", "unit", "null", "optional")
     if pa.types.is_integer(arrow):
         return ("column", "null", "optional")
     keys = ("column", "value", "values", "otherwise", "null", "optional")
@@ -333,14 +341,14 @@ def _check_source(table: Section, source: Source, name: str, kind: str) -> None:
             check_format(text, date_only=pa.types.is_date(arrow))
         except BadInput as error:
             table.bad("format", error.message, found=text, expected=error.expected)
-    if not latest(kind).arrow.field(name).nullable and (source.optional or source.nulls):
-        table.bad("optional" if source.optional else "null", f"{kind} need this field in each line")
+    needed = name not in latest(kind).defaults and not latest(kind).arrow.field(name).nullable
+    if needed and source.absent:
+        table.bad("null" if source.nulls else "optional", f"{kind} need this field in each line")
     if name == "side":
-        sides = ("BUY", "SELL", "SELL_SHORT", "UNKNOWN")
-        chosen = [*(source.values or {}).values(), source.otherwise or "UNKNOWN"]
+        chosen = [*(source.values or {}).values(), source.otherwise, source.value]
         for side in chosen:
-            if side not in sides:
-                table.bad("values", "this is no side", found=side, one_of=sides)
+            if side is not None and side not in SIDES:
+                table.bad("values", "this is no side", found=side, one_of=SIDES)
 
 
 def _unit(table: Section) -> Decimal:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from k2.feeds.mapped import times, values, zone
 from k2.feeds.mapped.values import Fault
-from k2.feeds.mapping import Layout, Source
+from k2.feeds.mapping import SIDES, Layout, Source
 from k2.model import DICTIONARY_TYPE, TIMESTAMP_TYPE, Exchange, latest
 
 Mask = npt.NDArray[np.bool_]
@@ -116,6 +116,11 @@ def _field(
     if len(source.columns) > 1:
         text = _joined(texts, source, ",")
     absent = _absent(text, source)
+    if name == "side":
+        sides = source.values or {side.lower(): side for side in SIDES}
+        absent_too = {t.lower(): "UNKNOWN" for t in source.absent}
+        nowhere = np.zeros(len(text), bool)
+        return values.to_texts(text, nowhere, column, {**sides, **absent_too}, source.otherwise)
     if pa.types.is_date(kind):
         return _dates(text, absent, column, source)
     if pa.types.is_decimal(kind):
@@ -123,7 +128,7 @@ def _field(
     if pa.types.is_integer(kind):
         return values.to_whole(text, absent, column, kind)
     faults: list[Fault] = []
-    if not source.optional:
+    if not source.optional and source.otherwise is None:
         empty = _numpy_equal(text, "") & ~absent
         faults = values.faults_at(empty, text, column, str, None) if empty.any() else []
         absent = absent | empty
@@ -142,10 +147,9 @@ def _joined(texts: Texts, source: Source, by: str) -> pa.Array:
 
 def _absent(text: pa.Array, source: Source) -> Mask:
     """Which texts stand for nothing."""
-    nothing = list(source.nulls) + [""] * source.optional
-    if not nothing:
+    if not source.absent:
         return np.zeros(len(text), bool)
-    found: Mask = pc.is_in(text, pa.array(nothing)).to_numpy(zero_copy_only=False)
+    found: Mask = pc.is_in(text, pa.array(source.absent)).to_numpy(zero_copy_only=False)
     return found
 
 

@@ -202,9 +202,8 @@ def _read_regex(text: pa.Array, pattern: str) -> tuple[Ints, npt.NDArray[np.int3
         padded = pc.utf8_rpad(parts["f"], 9, "0")
         fraction = _int64(padded.take(pa.array(np.flatnonzero(good))), n, good)
     if "z" in parts:
-        east = pc.replace_substring(
-            pc.if_else(pc.equal(parts["z"], "Z"), "+0000", parts["z"]), ":", ""
-        )
+        east = pc.if_else(pc.equal(parts["z"], "Z"), "0000", parts["z"])
+        east = pc.replace_substring_regex(east, r"[+:]", "")
         number = _int64(east.take(pa.array(np.flatnonzero(good))), n, good)
         minutes = np.sign(number) * (np.abs(number) // 100 * 60 + np.abs(number) % 100)
         micros -= minutes * 60_000_000
@@ -229,7 +228,7 @@ def _read_epoch(text: pa.Array, unit: str) -> Read:
     if len(rest) and unit != "digits":
         # `1767600000.123456`: a count with a fraction, which must come out in whole nanoseconds.
         found = pc.extract_regex(
-            text.take(pa.array(rest)), r"^(?P<i>[0-9]{1,11})\.(?P<f>[0-9]{1,9})$"
+            text.take(pa.array(rest)), r"^(?P<i>[0-9]{1,16})\.(?P<f>[0-9]{1,9})$"
         )
         fits = _numpy(found.is_valid())
         rows = rest[fits]
@@ -238,7 +237,7 @@ def _read_epoch(text: pa.Array, unit: str) -> Read:
         billionths = _numpy(pc.utf8_rpad(found.field("f"), 9, "0").cast(pa.int64())) * EPOCHS[unit]
         more[rows] = billionths // 1_000_000_000
         good[rows] = billionths % 1_000_000_000 == 0
-    good &= count <= _LAST_MICRO // np.maximum(scale // 1000, 1)
+    good &= (scale == 1) | (count <= _LAST_MICRO // np.maximum(scale // 1000, 1))
     count[~good] = 0
     sub = count % 1000 if unit == "ns" else np.where(scale == 1, count % 1000, 0)
     micros = np.where(scale == 1, count // 1000, count * (scale // 1000)) + more // 1000
