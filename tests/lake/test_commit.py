@@ -1,14 +1,16 @@
 """Commits: exact offsets, one winner, nothing half done."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
-from k2.errors import Conflict, Fenced, Refused
-from k2.lake import Commit, Lake, open_lake
+from k2.errors import Conflict, Fenced, Refused, Unavailable
+from k2.lake import Commit, Lake, LakeTable, definition, open_lake
+from k2.lake.catalog import Catalog
 from k2.model import Exchange
 from tests.lake.make import DAY, append, at, trades
 
@@ -87,6 +89,74 @@ def test_an_exchange_cannot_be_declared_differently(lake: Lake) -> None:
 
     with pytest.raises(Refused, match="declared differently"):
         table.commit(Commit((), {}, {}, exchanges=(other,)))
+
+
+class AnswerLost(Catalog):
+    """A catalog whose swap happens, but the answer gets lost."""
+
+    def swap(self, table: str, old: str, new: str, ready: Callable[[], bool]) -> bool:
+        super().swap(table, old, new, ready)
+        raise Unavailable("the answer was lost")
+
+
+class Away(Catalog):
+    """A catalog that is away once, before the swap."""
+
+    away = True
+
+    def swap(self, table: str, old: str, new: str, ready: Callable[[], bool]) -> bool:
+        if self.away:
+            self.away = False
+            raise Unavailable("away")
+        return super().swap(table, old, new, ready)
+
+
+def table_on(catalog: Catalog) -> LakeTable:
+    return LakeTable(
+        catalog,
+        definition("trades"),
+        clock=lambda: datetime.now(UTC),
+        unique=uuid4,
+        absorbed=lambda ledger: 0,
+        keep_snapshots=100,
+    )
+
+
+def test_a_commit_whose_answer_was_lost_is_found_again(lake: Lake) -> None:
+    lake.table("trades")
+    catalog = AnswerLost(lake.folder / "catalog.db", read_only=False)
+    table = table_on(catalog)
+
+    done = table.commit(Commit((table.write(trades(10), DAY),), {}, at(10)))
+
+    assert (done.sequence, done.files.rows) == (1, 10)
+    assert lake.table("trades").snapshot().files.rows == 10
+    assert append(lake.table("trades"), 10).files.rows == 20
+    catalog.close()
+
+
+def test_a_commit_that_did_not_happen_leaves_nothing_and_can_be_sent_again(lake: Lake) -> None:
+    lake.table("trades")
+    catalog = Away(lake.folder / "catalog.db", read_only=False)
+    table = table_on(catalog)
+    commit = Commit((table.write(trades(10), DAY),), {}, at(10))
+
+    with pytest.raises(Unavailable, match="away"):
+        table.commit(commit)
+    assert not left_over(lake)
+    assert lake.table("trades").snapshot().sequence == 0
+    assert table.commit(commit).files.rows == 10
+    catalog.close()
+
+
+def test_a_swap_is_refused_when_what_it_names_is_gone(lake: Lake) -> None:
+    location = lake.table("trades").head().location
+    catalog = Catalog(lake.folder / "catalog.db", read_only=False)
+
+    assert not catalog.swap("trades", location, "file:///new", lambda: False)
+    assert not catalog.swap("trades", "file:///old", "file:///new", lambda: True)
+    assert catalog.location("trades") == location
+    catalog.close()
 
 
 def left_over(lake: Lake) -> set[str]:

@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,7 @@ from k2.errors import NotFound, Unavailable
 
 NAME: Final = "k2"
 NAMESPACE: Final = "market"
-BUSY_SECONDS: Final = 30.0
+BUSY: Final = timedelta(seconds=30)
 
 _TABLES: Final = (
     """
@@ -61,7 +62,7 @@ class Catalog:
     Every method raises `Unavailable` when the file is locked for too long or cannot be written.
     """
 
-    def __init__(self, path: Path, *, read_only: bool) -> None:
+    def __init__(self, path: Path, *, read_only: bool, busy: timedelta = BUSY) -> None:
         if read_only and not path.exists():
             raise NotFound(
                 "there are no tables yet", place=str(path), hint="load something first: k2 load"
@@ -71,8 +72,8 @@ class Catalog:
         # Reading must not wait for a commit's disk: it has a connection of its own.
         self._reading, self._writing = threading.Lock(), threading.RLock()
         with _translated(path):
-            self._reader = _connect(path)
-            self._writer = self._reader if read_only else _connect(path)
+            self._reader = _connect(path, busy)
+            self._writer = self._reader if read_only else _connect(path, busy)
             if read_only:
                 self._reader.execute("PRAGMA query_only=1")
             else:
@@ -134,9 +135,9 @@ class Catalog:
         self._writer.close()
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, busy: timedelta) -> sqlite3.Connection:
     return sqlite3.connect(
-        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        path, timeout=busy.total_seconds(), isolation_level=None, check_same_thread=False
     )
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from k2.errors import NotFound
 from k2.lake import expire, ledgers
-from k2.lake.catalog import Catalog
+from k2.lake.catalog import BUSY, Catalog
 from k2.lake.files import unwritable
 from k2.lake.index import DataFileRef
 from k2.lake.table import LakeTable
@@ -24,12 +24,14 @@ def open_lake(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     unique: Callable[[], UUID] = uuid4,
     keep_snapshots: int = expire.KEEP_SNAPSHOTS,
+    busy: timedelta = BUSY,
 ) -> "Lake":
     """Open the lake in `folder`: the catalog is `catalog.db`, tables are below `tables/`.
 
     Made if missing, unless `read_only`: then `NotFound` says so, tables are taken as they are and
     nothing is ever written. `keep_snapshots`: for the time travel of other engines; K2's own does
-    not need them. Raises `Unavailable` when the folder cannot be used.
+    not need them. `busy`: how long to wait for another process that holds the catalog. Raises
+    `Unavailable` when the folder cannot be used.
     """
     folder = folder.absolute()
     if not read_only:
@@ -37,7 +39,7 @@ def open_lake(
             (folder / "tables").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(folder, error) from error
-    catalog = Catalog(folder / "catalog.db", read_only=read_only)
+    catalog = Catalog(folder / "catalog.db", read_only=read_only, busy=busy)
     return Lake(folder, catalog, clock, unique, keep_snapshots)
 
 
