@@ -1,6 +1,6 @@
 """A home for journeys: log, registry and lake in one folder, and processes that work on it.
 
-The processes fork from a server that has everything imported, so that two hundred of them are quick.
+The processes fork from a server that has everything imported: two hundred of them are quick.
 """
 
 import multiprocessing
@@ -19,6 +19,7 @@ from k2.errors import Fenced
 from k2.ingest import CommitLimits, Writer, WriterOptions
 from k2.lake import Lake, open_lake
 from k2.lake.catalog import Catalog
+from k2.lake.ledgers import ledger_files
 from k2.log import Log, Registry, open_log, open_registry
 
 SKEW: Final = timedelta(minutes=5)
@@ -58,6 +59,11 @@ def open_home(folder: Path) -> Iterator[Home]:
         lake.close()
         registry.close()
         log.close()
+
+
+def ledger(home: Home, name: str) -> list[str]:
+    """Paths of a ledger's files, its outbox included."""
+    return [file.path for file in ledger_files(home.lake, name)]
 
 
 @dataclass(frozen=True)

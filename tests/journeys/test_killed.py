@@ -1,4 +1,4 @@
-"""The writer killed, and stopped while another takes over, at every step: nothing lost or doubled."""
+"""Writers killed, or stopped while another takes over, at every step: nothing lost or doubled."""
 
 import os
 import random
@@ -18,6 +18,7 @@ from tests.journeys.home import (
     STEPS,
     Blow,
     Home,
+    ledger,
     now,
     open_home,
     start_writer,
@@ -41,7 +42,7 @@ def places_in_log(home: Home) -> Counter[tuple[str, int, int]]:
 
 
 def places_in_lake(home: Home) -> Counter[tuple[str, int, int]]:
-    """Every (topic, partition, offset) that a row or a ledger's entry cites, as often as it does."""
+    """Every (topic, partition, offset) that a row or a ledger's entry cites, each time it does."""
     places: Counter[tuple[str, int, int]] = Counter()
     columns = ["log_topic", "log_partition", "log_offset"]
     for name in home.log.topics():
@@ -49,8 +50,8 @@ def places_in_lake(home: Home) -> Counter[tuple[str, int, int]]:
         assert topic is not None
         snapshot = home.lake.table(table_of(topic.kind)).snapshot()
         paths = [file.path for file in snapshot.files.select()]
-        for ledger in ("rejected", "duplicates"):
-            paths += home.lake.ledger_files(ledger, snapshot)
+        for name_of_ledger in ("rejected", "duplicates"):
+            paths += ledger(home, name_of_ledger)
         for path in paths:
             table = pq.read_table(path, columns=columns)
             rows = zip(*(table[c].to_pylist() for c in columns), strict=True)
@@ -79,9 +80,7 @@ def feed_some(feed: Feed, producer: Producer, rows: int) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_200_kills_lose_and_double_nothing(tmp_path: Path) -> None:
-    seed = 20261124
-    print("seed", seed)
-    chance = random.Random(seed)
+    chance = random.Random(20261124)
     with open_home(tmp_path) as home:
         producer = Producer(home.log, home.registry, 3)
         feed = open_feed(FAULTY, None, now)
@@ -124,8 +123,6 @@ def test_a_stopped_writer_that_wakes_up_changes_nothing(tmp_path: Path) -> None:
             assert_exact(home)
             if sleeper.is_alive():
                 assert sleeper.pid is not None
-                import os
-
                 os.kill(sleeper.pid, signal.SIGCONT)
             sleeper.join(60)
             ended[sleeper.exitcode] += 1

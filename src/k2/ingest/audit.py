@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from k2.errors import K2Error
 from k2.ingest.decide import table_of
 from k2.lake import Lake, Snapshot
+from k2.lake.ledgers import ledger_files
 from k2.log import Log
 from k2.model import Topic
 
@@ -84,11 +85,12 @@ def _audit_topics(log: Log, lake: Lake) -> Iterator[PartitionAudit]:
 
 def _files(lake: Lake, snapshot: Snapshot, table: str) -> Mapping[str, Sequence[str]]:
     """Paths by fate; a path that stands twice in a snapshot stands twice here."""
-    return {
-        "committed": [f.path for f in snapshot.files.select()],
-        "duplicate": lake.ledger_files("duplicates", snapshot),
-        "rejected": lake.ledger_files("rejected", snapshot) if table != "rejected" else (),
-    }
+    rows = [f.path for f in snapshot.files.select()]
+    duplicates = [f.path for f in ledger_files(lake, "duplicates")]
+    if table == "rejected":
+        return {"committed": [], "duplicate": duplicates, "rejected": rows}
+    rejected = [f.path for f in ledger_files(lake, "rejected")]
+    return {"committed": rows, "duplicate": duplicates, "rejected": rejected}
 
 
 def _audit_partition(
@@ -98,7 +100,12 @@ def _audit_partition(
     known = snapshot.offsets.get(topic)
     begun = known is not None and partition in known.next_offset
     limit = known.next_offset[partition] if known and begun else start
-    places = {fate: _offsets(paths, topic, partition, start) for fate, paths in files.items()}
+    # Ledgers were read after the snapshot: what later commits brought them is not counted here.
+    span = {"committed": (start, _END)}
+    places = {
+        fate: _offsets(paths, topic, partition, span.get(fate, (start, limit)))
+        for fate, paths in files.items()
+    }
     counts = {fate: len(place.offsets) for fate, place in places.items()}
     wrong: list[tuple[int, str]] = [p for place in places.values() for p in place.problems]
     if known is not None and known.log_id != log.identity(topic):
@@ -193,12 +200,13 @@ class _Places:
     problems: list[tuple[int, str]]
 
 
-def _offsets(paths: Sequence[str], topic: str, partition: int, start: int) -> _Places:
-    """Offsets at and after `start` that rows in these files say they came from."""
+def _offsets(paths: Sequence[str], topic: str, partition: int, span: tuple[int, int]) -> _Places:
+    """Offsets within the half-open span that rows in these files say they came from."""
     condition = (
         (ds.field("log_topic") == topic)
         & (ds.field("log_partition") == partition)
-        & (ds.field("log_offset") >= start)
+        & (ds.field("log_offset") >= span[0])
+        & (ds.field("log_offset") < span[1])
     )
     found, problems = [np.zeros(0, np.int64)], []
     for path in paths:

@@ -96,10 +96,15 @@ class Decider:
                 keep[found.rows] = False
                 rows = rows.filter(pa.array(keep))
         self._known.remember(rows)
+        table = self._to_table(rows)
+        refused = pa.concat_tables([definition("rejected").arrow.empty_table(), *rejected])
+        if self._topic.kind == "rejects":
+            # Its rows are the ledger's entries: one that cannot be read itself is another.
+            table, refused = pa.concat_tables([table, refused]), refused.slice(0, 0)
         return Decided(
             str(self._topic),
-            self._to_table(rows),
-            pa.concat_tables(rejected) if rejected else definition("rejected").arrow.empty_table(),
+            table,
+            refused,
             duplicates,
             {batch.partition: batch.next_offset for batch in batches},
         )

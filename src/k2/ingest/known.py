@@ -127,6 +127,7 @@ class Known:
         assert self._id_column is not None
         columns = ["symbol", "id_space", self._id_column]
         wanted = pc.field("symbol").isin(symbols) & (pc.field("exchange") == exchange)
+        wanted &= pc.field("occurrence").is_null()
         table = _scan([f.path for f in files], self._schema.arrow, columns, wanted)
         numbers, numeric = _to_numbers(table[self._id_column])
         table = table.select(columns[:2]).append_column("number", pa.array(numbers))
@@ -153,7 +154,7 @@ class Known:
         _, first = np.unique(encoded.indices.to_numpy(), return_index=True)
         original = pool_places[first[pc.index_in(keys, encoded.dictionary).to_numpy()]]
         in_batch = original < places
-        originals = rows.select(LINEAGE).take(pa.array(original))
+        originals = _plain(rows.select(LINEAGE).take(pa.array(original)))
         is_duplicate = in_batch
         if (committed & suspects).any():
             candidates = self._candidates(exchange, rows, marked, committed & suspects, way)
@@ -192,7 +193,9 @@ class Known:
             files = self.snapshot.files.select(symbols=symbols)
         else:
             assert self._id_column is not None
-            columns = ["symbol", "exchange", "id_space", self._id_column]
+            # A row with an occurrence is known by its content, whatever id it carries.
+            columns = ["symbol", "exchange", "id_space", self._id_column, "occurrence"]
+            condition &= pc.field("occurrence").is_null()
             ids = rows[self._id_column].take(pa.array(marked.rows[wanted]))
             low, high = (pc.min(ids), pc.max(ids))
             field = pc.field(self._id_column)

@@ -22,6 +22,7 @@ from k2.errors import Fenced
 from k2.ingest.decide import table_of
 from k2.ingest.writer import Writer
 from k2.lake import Lake
+from k2.lake.ledgers import ledger_files
 from k2.log import Sent
 from k2.model import Topic
 
@@ -95,13 +96,17 @@ def fates_of(lake: Lake, sent: Sequence[Sent]) -> Fates:
         mine = [s for s in sent if s.topic == name]
         snapshot = lake.table(table_of(topic.kind)).snapshot()
         rows = _count([f.path for f in snapshot.files.select()], mine)
-        rejected = _count(lake.ledger_files("rejected", snapshot), mine)
-        duplicates = _count(lake.ledger_files("duplicates", snapshot), mine)
+        rejected = _count(_ledger(lake, "rejected"), mine)
+        duplicates = _count(_ledger(lake, "duplicates"), mine)
         if topic.kind == "rejects":
             total += Fates(duplicate=duplicates, rejected=rows)
         else:
             total += Fates(rows, duplicates, rejected)
     return total
+
+
+def _ledger(lake: Lake, name: str) -> list[str]:
+    return [file.path for file in ledger_files(lake, name)]
 
 
 def _is_committed(lake: Lake, sent: Sequence[Sent]) -> bool:

@@ -27,9 +27,9 @@ from k2.lake import (
     Snapshot,
     TopicOffsets,
     WrittenFile,
-    absorb,
     sort_indices,
 )
+from k2.lake.ledgers import absorb
 from k2.log import Log, Registry, retain
 from k2.model import Exchange, kinds
 
@@ -104,7 +104,7 @@ class Writer:
         """
         try:
             while not stop():
-                moved = [line.step() for line in self._lines.values()]
+                moved = [line.step(at_once=until_caught_up) for line in self._lines.values()]
                 self._retain()
                 if any(moved):
                     continue
@@ -190,8 +190,11 @@ class _Line:
         """Offsets that the table holds."""
         return self._follower.snapshot.offsets
 
-    def step(self) -> bool:
-        """Do what can be done now without waiting; whether there was anything to do."""
+    def step(self, *, at_once: bool) -> bool:
+        """Do what can be done now without waiting; whether there was anything to do.
+
+        `at_once`: commit as soon as nothing more is to be read.
+        """
         self._settle()
         if time.monotonic() < self._not_before:
             return False
@@ -202,7 +205,7 @@ class _Line:
                 self._since = time.monotonic()
             self._gathered += runs
             moved = bool(runs)
-        if self._commit is None and self._is_due():
+        if self._commit is None and self._gathered and (self._is_due() or (at_once and not moved)):
             self._start_commit()
             moved = True
         return moved
@@ -231,8 +234,6 @@ class _Line:
         return rows >= 2 * limits.rows or size >= 2 * limits.size_bytes
 
     def _is_due(self) -> bool:
-        if not self._gathered:
-            return False
         limits = self._options.limits
         rows, size = self._gathered_size()
         waited = time.monotonic() - self._since
