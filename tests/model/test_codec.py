@@ -36,7 +36,7 @@ def decimal(size: int | None = 8, precision: int = 18, scale: int = 8) -> dict[s
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=NAMES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_bytes_are_fastavros_and_columns_come_back(schema: Schema, data: st.DataObject) -> None:
     table = data.draw(columns(schema, data.draw(st.sampled_from([0, 1, 2, 9, 40]))))
@@ -53,7 +53,7 @@ def test_bytes_are_fastavros_and_columns_come_back(schema: Schema, data: st.Data
     assert raw(back.table, schema.avro) == raw(table, schema.avro)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_slices_and_chunks_are_encoded_like_whole_tables(data: st.DataObject) -> None:
     schema = latest("trades")
@@ -73,7 +73,7 @@ def test_slices_and_chunks_are_encoded_like_whole_tables(data: st.DataObject) ->
 
 
 @pytest.mark.parametrize("kind", ["trades", "quotes"])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_the_first_version_is_read_as_the_second(kind: str, data: st.DataObject) -> None:
     old, new = versions(kind)
