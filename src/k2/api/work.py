@@ -16,6 +16,7 @@ from starlette.requests import Request
 
 from k2.api.errors import HungUp, TooMany
 from k2.errors import Refused, Unavailable
+from k2.query.stopping import cancelled_by
 
 T = TypeVar("T")
 
@@ -102,7 +103,8 @@ class Workers:
     def _begin(self, work: Callable[[Leave], T], leave: Leave) -> T:
         if time.monotonic() >= leave.deadline:
             raise self._late()
-        return work(leave)
+        with cancelled_by(leave.gone):
+            return work(leave)
 
     def _release(self, _: object) -> None:
         with self._lock:

@@ -73,10 +73,8 @@ function isLive(row) {
   return Date.now() - Date.parse(row.last_timestamp) < LIVE_SECONDS * 1000;
 }
 
-const iso = (milliseconds) => new Date(milliseconds).toISOString();
-
-/** Start of a span of `bars` intervals before `end`, with room for hours without trades. */
-const before = (end, bars) => iso(Date.parse(end) - bars * 3 * INTERVALS[shown.interval] * 1000);
+/** Milliseconds between two questions about the symbol on show. */
+const pace = () => (shown.row && !isLive(shown.row) ? 3000 : 300);
 
 // --- loops ---------------------------------------------------------------------------------
 
@@ -86,8 +84,7 @@ async function bars() {
   const path = `/v1/bars/${interval}`;
   const options = { slot: "bars", signal: wait.signal };
   if (!shown.ready) {
-    const start_time = isLive(row) ? before(iso(Date.now()), PAGE_BARS) : null;
-    const { data } = await get(path, { ...about(row), start_time, last: PAGE_BARS }, { signal: wait.signal });
+    const { data } = await get(path, { ...about(row), last: PAGE_BARS }, { signal: wait.signal });
     if (session !== shown.session) return;
     chart.show(data, { seconds: INTERVALS[interval] < 60 });
     shown.ready = true;
@@ -106,12 +103,8 @@ async function older() {
   if (!shown.ready || shown.done || shown.loading || !chart.oldest) return;
   shown.loading = true;
   try {
-    const end_time = chart.oldest;
-    const asked = { ...about(row), end_time, last: PAGE_BARS };
-    const path = `/v1/bars/${interval}`;
-    let found = await get(path, { ...asked, start_time: before(end_time, PAGE_BARS) }, { signal: wait.signal });
-    // Nothing near: over a night or a year without trades, look once without a bound.
-    if (!found.data.length) found = await get(path, asked, { signal: wait.signal });
+    const asked = { ...about(row), end_time: chart.oldest, last: PAGE_BARS };
+    const found = await get(`/v1/bars/${interval}`, asked, { signal: wait.signal });
     if (session !== shown.session) return;
     if (found.data.length) chart.prepend(found.data);
     else shown.done = true;
@@ -125,8 +118,7 @@ async function older() {
 async function records() {
   const { row, session, wait } = shown;
   if (!row) return;
-  const start_time = isLive(row) ? iso(Math.floor(Date.now() / 60000) * 60000 - 600000) : null;
-  const asked = { ...about(row), start_time };
+  const asked = about(row);
   const [trades, quotes] = await Promise.all([
     get("/v1/trades", { ...asked, last: LAST_TRADES }, { slot: "trades", signal: wait.signal }),
     get("/v1/quotes", { ...asked, last: 1 }, { slot: "quotes", signal: wait.signal }),
@@ -222,6 +214,7 @@ function trouble(error) {
 function openPicker(open) {
   $("symbols").classList.toggle("open", open);
   $("picker").setAttribute("aria-expanded", open);
+  document.body.classList.toggle("picking", open);
   if (open) $("search").focus();
 }
 
@@ -231,6 +224,7 @@ for (const interval of Object.keys(INTERVALS)) {
   button.addEventListener("click", () => shown.row && pick(shown.row, interval));
   $("intervals").append(button);
 }
+$("close").addEventListener("click", () => openPicker(false));
 $("picker").addEventListener("click", () => openPicker(!$("symbols").classList.contains("open")));
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest?.("input");
@@ -243,8 +237,8 @@ document.addEventListener("keydown", (event) => {
 });
 
 const quiet = () => {};
-const turnBars = again(300, bars, quiet);
-const turnTape = again(300, records, quiet);
-const turnPrices = again(2000, prices, quiet);
-again(1000, state, trouble);
-again(4000, symbols, quiet);
+const turnBars = again(pace, bars, quiet);
+const turnTape = again(pace, records, quiet);
+const turnPrices = again(() => 2000, prices, quiet);
+again(() => 1000, state, trouble);
+again(() => 4000, symbols, quiet);

@@ -39,12 +39,12 @@ export async function post(path, asked, { signal } = {}) {
   return answered(await fetch(path, { method: "POST", headers, body, signal, cache: "no-store" }));
 }
 
-/** Run `work` again and again, `milliseconds` apart, never twice at once, never in a hidden tab.
+/** Run `work` again and again, `pace()` milliseconds apart, never twice at once, never in a hidden tab.
  *
  * `trouble` is called with the error, or with null once it is over. Returns a function that runs
  * it now.
  */
-export function again(milliseconds, work, trouble) {
+export function again(pace, work, trouble) {
   let timer = null;
   let failures = 0;
   let running = false;
@@ -63,7 +63,7 @@ export function again(milliseconds, work, trouble) {
       }
     } finally {
       running = false;
-      timer = setTimeout(turn, milliseconds * Math.min(2 ** failures, 16));
+      timer = setTimeout(turn, pace() * Math.min(2 ** failures, 16));
     }
   }
   document.addEventListener("visibilitychange", turn);
