@@ -3,12 +3,14 @@
 from k2.query.answer import Answer
 from k2.query.reader import Reader, open_reader
 from k2.query.selection import Condition, Selection, parse_conditions
+from k2.query.stopping import cancelled_by
 
 __all__ = [
     "Answer",
     "Condition",
     "Reader",
     "Selection",
+    "cancelled_by",
     "open_reader",
     "parse_conditions",
 ]

@@ -230,7 +230,8 @@ def _relation(
     parts = []
     if source.files:
         values[f"{name}_files"] = list(source.files)
-        parts.append(f"select * from read_parquet(${name}_files, union_by_name = true)")
+        named = ", filename = true" if source.named else ""
+        parts.append(f"select * from read_parquet(${name}_files, union_by_name = true{named})")
     if source.partial and source.pin is not None:
         parts.append(_pinned(cursor, name, source.partial, source.pin, values))
     has_tail = source.tail is not None and source.tail.num_rows > 0

@@ -4,28 +4,35 @@ A `Reader` is opened on a home folder and closed by whoever opened it; any threa
 """
 
 import time
-from collections.abc import Iterable, Mapping
-from datetime import date, timedelta
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Final
 
 import pyarrow as pa
 
-from k2.errors import NotFound
-from k2.query.answer import Answer
+from k2.errors import BadInput, NotFound
+from k2.lake import LEDGERS, RECORD_TABLES
+from k2.query.answer import Answer, told
 from k2.query.bars import BarsWanted, make_bars
 from k2.query.interval import parse_interval
+from k2.query.inventory import (
+    Counts,
+    ledger_statement,
+    list_snapshots,
+    list_stats,
+    list_symbols,
+)
 from k2.query.page import from_token, to_token
-from k2.query.port import Engine
+from k2.query.port import Engine, Source
+from k2.query.pulse import Pulse
 from k2.query.records import Wanted, fetch_records, question
 from k2.query.selection import Selection
-from k2.query.view import View
+from k2.query.state import State
 
-if TYPE_CHECKING:
-    from k2.query.state import State
-
-PRICE_NOTE = "only trades that form prices; all_trades takes the others in"
+PRICE_NOTE: Final = "only trades that form prices; all_trades takes the others in"
+_TRADED: Final = ("trades", "quotes")
 
 
 class Reader:
@@ -37,9 +44,11 @@ class Reader:
     the writer is far behind.
     """
 
-    def __init__(self, state: "State", engine: Engine) -> None:
+    def __init__(self, state: State, engine: Engine, pulse: Pulse) -> None:
         self._state = state
         self._engine = engine
+        self._pulse = pulse
+        self._counts = Counts(engine)
 
     def records(
         self,
@@ -120,32 +129,83 @@ class Reader:
         table = made.set_column(2, "date", dates)
         return Answer(table, told([view], table, began, as_of=as_of, notes=[PRICE_NOTE]))
 
-    def symbols(self, *, exchange: str | None = None, as_of: str | None = None) -> Answer:
+    def symbols(
+        self,
+        *,
+        exchange: str | None = None,
+        as_of: str | None = None,
+        timeout: float | None = None,
+    ) -> Answer:
         """What is traded: symbol, exchange, asset_class, trades, quotes, first and last time."""
-        raise NotImplementedError
+        began = time.perf_counter()
+        views = self._state.views(as_of=as_of)
+        read = [view for view in views.values() if view.table in _TRADED]
+        counted = {view.table: self._counts.of(view, timeout=timeout) for view in read}
+        exchanges = {name: of for view in read for name, of in view.exchanges.items()}
+        table = list_symbols(counted, exchanges, exchange)
+        return Answer(table, told(read, table, began, as_of=as_of))
 
-    def stats(self, *, as_of: str | None = None) -> Answer:
-        """Per table: rows, files, bytes, snapshot, first and last timestamp, tail rows, lag."""
-        raise NotImplementedError
+    def stats(self, *, as_of: str | None = None, timeout: float | None = None) -> Answer:
+        """Per table: rows, files, bytes, commit, snapshot, first and last time, tail rows, lag.
+
+        `rows` are those committed, `tail_rows` those past them; `lag_messages` is null as of a
+        past moment.
+        """
+        began = time.perf_counter()
+        views = self._state.views(as_of=as_of)
+        lags = {kind: self._state.lag_messages([of]) for kind, of in views.items() if not as_of}
+        counted = {
+            kind: self._counts.of(view, timeout=timeout)
+            for kind, view in views.items()
+            if view.pin is not None and kind in _TRADED
+        }
+        table = list_stats(views, counted, lags)
+        return Answer(table, told(views.values(), table, began, as_of=as_of))
 
     def snapshots(self, table: str = "trades", *, limit: int = 100) -> Answer:
-        """Commits of a table, newest first: commit, snapshot_id, committed_at, rows."""
-        raise NotImplementedError
+        """Commits of a table, newest first: commit, snapshot_id, committed_at, operation, rows,
+        duplicates, rejected, tags. An id or a tag can be given as `as_of`.
+        """
+        began = time.perf_counter()
+        check_limit(limit)
+        found = list_snapshots(self._state.commits(table), limit)
+        return Answer(found, told([], found, began))
 
-    def ledger(self, name: str, *, limit: int = 1000) -> Answer:
-        """The newest entries of a ledger: rejected, duplicates, gaps or commits."""
-        raise NotImplementedError
+    def ledger(self, name: str, *, limit: int = 1000, timeout: float | None = None) -> Answer:
+        """The newest entries of a ledger: rejected, duplicates, gaps or commits; newest first."""
+        began = time.perf_counter()
+        check_limit(limit)
+        source = self._state.ledger(name)
+        made = ledger_statement(name, limit)
+        table = self._engine.run(made, {"rows": source}, timeout=timeout)
+        return Answer(table, told([], table, began))
 
     def sql(self, text: str, *, limit: int | None = None, timeout: float | None = None) -> Answer:
-        """The answer of one read-only SELECT over trades, quotes, instruments and the ledgers."""
-        raise NotImplementedError
+        """The answer of one read-only SELECT over the tables of records, tail included,
+        and the ledgers. It reaches no files, network or settings.
+        """
+        began = time.perf_counter()
+        if limit is not None:
+            check_limit(limit)
+        names = sorted(self._engine.reads(text, (*RECORD_TABLES, *LEDGERS)))
+        views = {name: self._state.view(name) for name in names if name in RECORD_TABLES}
+        sources: dict[str, Source | pa.Table] = {
+            name: views[name].source(views[name].select())
+            if name in views
+            else self._state.ledger(name)
+            for name in names
+        }
+        table, more = self._engine.ask(text, sources, limit=limit, timeout=timeout)
+        notes = [f"only the first {limit:,} rows; there are more"] if more else []
+        return Answer(table, told(views.values(), table, began, notes=notes))
 
     def status(self) -> dict[str, object]:
         """Records per second, lag, freshness, snapshot: what a status strip shows, JSON-ready."""
-        raise NotImplementedError
+        return self._pulse.status()
 
     def close(self) -> None:
         """Let go of everything that is open. Nothing else may be called afterwards."""
+        self._pulse.stop()
         self._engine.close()
         self._state.close()
 
@@ -161,40 +221,10 @@ class Reader:
         self.close()
 
 
-def told(
-    views: Iterable[View],
-    table: pa.Table,
-    began: float,
-    *,
-    as_of: str | None = None,
-    notes: Iterable[str] = (),
-) -> dict[str, object]:
-    """The meta of an answer: which state it is of, how much, how long it took."""
-    found = list(views)
-    return {
-        "snapshots": {view.table: _snapshot(view) for view in found},
-        "offsets": {topic: of for view in found for topic, of in _offsets(view).items()},
-        "as_of": as_of,
-        "rows": table.num_rows,
-        "milliseconds": round((time.perf_counter() - began) * 1000, 3),
-        "notes": list(notes),
-    }
-
-
-def _snapshot(view: View) -> Mapping[str, object]:
-    narrowed = view.pin is not None and view.pin.sequence != view.sequence
-    return {
-        "commit": view.pin.sequence if view.pin else view.sequence,
-        # As text: JavaScript's numbers end at 2^53.
-        "snapshot_id": None if narrowed or view.snapshot_id is None else str(view.snapshot_id),
-    }
-
-
-def _offsets(view: View) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
-    for r in view.pin.ranges if view.pin else view.ranges:
-        found.setdefault(r.topic, {})[str(r.partition)] = r.end
-    return found
+def check_limit(limit: int) -> None:
+    """Raises `BadInput` for a limit below 1."""
+    if limit < 1:
+        raise BadInput("limit must be 1 or more", found=str(limit))
 
 
 def open_reader(
@@ -206,15 +236,19 @@ def open_reader(
     lake: Path | None = None,
     skew: timedelta = timedelta(minutes=5),
     memory: int | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Reader:
     """A reader of the lake and log below `home`; `follow` keeps the tail up to date in a thread.
 
     `log`, `registry` (URLs) and `lake` (a folder) are elsewhere if given; `skew` is the writer's
-    own, `memory` a limit in bytes for queries.
+    own. Queries use `memory` bytes together, and go to disk beyond it.
     """
-    # Imported here: engine and stores take longer to load than the types that doors import.
+    # Imported here: it takes longer to load than all the rest.
     from k2.query.duckdb import DuckDB
-    from k2.query.state import State
 
     state = State(home, log=log, registry=registry, lake=lake, skew=skew)
-    return Reader(state, DuckDB(memory=memory))
+    engine = DuckDB(folders=[state.lake.folder / "tables"], memory=memory, spill=home / "spill")
+    pulse = Pulse(state, clock)
+    if follow:
+        pulse.start()
+    return Reader(state, engine, pulse)

@@ -1,11 +1,13 @@
 """What the reader reads from: log, registry and lake of one home, pinned to views of tables."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
+
+import pyarrow as pa
 
 from k2.errors import NotFound
 from k2.ingest import Pinned, Tail
@@ -13,7 +15,7 @@ from k2.lake import LEDGERS, RECORD_TABLES, Lake, Snapshot, definition, open_lak
 from k2.log import EXCHANGES_TOPIC, Log, open_log, open_registry
 from k2.model import Exchange, Topic
 from k2.query.page import Page
-from k2.query.port import LogRange, Pin
+from k2.query.port import LogRange, Pin, Source
 from k2.query.view import View
 
 _TAIL_ROWS: Final = 2_000_000
@@ -64,6 +66,62 @@ class State:
             return view
         return replace(view, exchanges={**self._declared(kind), **view.exchanges})
 
+    def views(self, *, as_of: str | None = None) -> dict[str, View]:
+        """A view of each kind that there is anything of; as of a moment, of those that had begun.
+
+        Raises `NotFound` for a moment, tag or id that no kind has.
+        """
+        there = [kind for kind in RECORD_TABLES if self.lake.has(kind) or self._topics_of(kind)]
+        found: dict[str, View] = {}
+        missing: NotFound | None = None
+        for kind in there:
+            try:
+                found[kind] = self.view(kind, as_of=as_of)
+            except NotFound as error:
+                if as_of is None:
+                    raise
+                missing = error
+        if missing is not None and not found:
+            raise missing
+        return found
+
+    def ledger(self, name: str) -> Source | pa.Table:
+        """The entries of a ledger, with those that no commit of its own has taken yet.
+
+        Raises `NotFound` for a name that is no ledger's.
+        """
+        if name not in LEDGERS:
+            raise NotFound(f"there is no ledger called {name!r}", expected=", ".join(LEDGERS))
+        if name == "commits":
+            parts = [self.commits(kind) for kind in RECORD_TABLES]
+            return pa.concat_tables(parts)
+        files = self.lake.ledger_files(name)
+        return Source(columns=definition(name).arrow, files=tuple(file.path for file in files))
+
+    def commits(self, kind: str) -> pa.Table:
+        """Every commit of a kind, oldest first, and its tags, as plain columns."""
+        check_kind(kind)
+        schema = definition("commits").arrow
+        rows = self.lake.commits_of(kind) if self.lake.has(kind) else schema.empty_table()
+        plain = [f.with_type(f.type.value_type) if _coded(f) else f for f in schema]
+        return rows.select(schema.names).cast(pa.schema(plain))
+
+    def lag_messages(self, views: Iterable[View]) -> int:
+        """Messages in the log that no snapshot of these views' tables has committed."""
+        lag = 0
+        for view in views:
+            for name, partitions in self._topics_of(view.table).items():
+                done = view.offsets.get(name, {})
+                for partition in range(partitions):
+                    end = self.log.end_offset(name, partition)
+                    lag += end - done.get(partition, self.log.start_offset(name, partition))
+        return lag
+
+    def _topics_of(self, kind: str) -> dict[str, int]:
+        """The log's topics of a kind, and how many partitions each has."""
+        parsed = {name: (Topic.parse(name), count) for name, count in self.log.topics().items()}
+        return {n: count for n, (topic, count) in parsed.items() if topic and topic.kind == kind}
+
     def _ranges(self, pinned: Pinned) -> list[LogRange]:
         """The offsets that the tail holds."""
         found = []
@@ -78,8 +136,7 @@ class State:
 
     def _declared(self, kind: str) -> Mapping[str, Exchange]:
         """The exchanges that have a topic of this kind, as they were declared in the log."""
-        topics = (Topic.parse(name) for name in self.log.topics())
-        mine = {topic.exchange for topic in topics if topic is not None and topic.kind == kind}
+        mine = {name.rsplit(".", 1)[-1] for name in self._topics_of(kind)}
         declared = self.log.latest(EXCHANGES_TOPIC)
         return {n: Exchange.from_json(declared[n]) for n in sorted(mine & declared.keys())}
 
@@ -94,10 +151,8 @@ def check_kind(kind: str) -> None:
         raise NotFound(f"there are no records called {kind!r}", expected=", ".join(RECORD_TABLES))
 
 
-def check_ledger(name: str) -> None:
-    """Raises `NotFound` unless there is such a ledger."""
-    if name not in LEDGERS:
-        raise NotFound(f"there is no ledger called {name!r}", expected=", ".join(LEDGERS))
+def _coded(field: pa.Field) -> bool:
+    return bool(pa.types.is_dictionary(field.type))
 
 
 def _history(snapshot: Snapshot, pin: Pin | None) -> View:
@@ -111,6 +166,7 @@ def _history(snapshot: Snapshot, pin: Pin | None) -> View:
         sequence=snapshot.sequence,
         snapshot_id=snapshot.snapshot_id,
         committed_at=snapshot.committed_at,
+        offsets={topic: of.next_offset for topic, of in snapshot.offsets.items()},
         exchanges=snapshot.exchanges,
         pin=pin,
     )

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from k2.lake import DataFileRef
 from k2.model import Exchange, kinds, latest
 from k2.query.port import LogRange, PartialFile, Pin, Source
-from k2.query.zones import from_us, to_us
+from k2.query.zones import EARLIEST, LATEST, from_us, to_us
 
 
 class Index(Protocol):
@@ -31,12 +31,17 @@ class Index(Protocol):
     ) -> tuple[DataFileRef, ...]:
         """The files that may hold matching rows."""
 
+    @property
+    def rows(self) -> int:
+        """Rows in all files."""
+
 
 @dataclass(frozen=True)
 class View:
     """The rows of `table` at one state.
 
-    `sequence` is the commit of the snapshot that was read. `tail` holds rows past its offsets, up
+    `sequence` is the commit of the snapshot that was read, `offsets` are those that it has
+    committed (exclusive ends, by topic and partition). `tail` holds rows past its offsets, up
     to `ranges`. `pin` narrows the view to an earlier state: only its rows count.
     """
 
@@ -47,6 +52,7 @@ class View:
     sequence: int
     snapshot_id: int | None = None
     committed_at: datetime | None = None
+    offsets: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     tail: pa.Table | None = None
     ranges: tuple[LogRange, ...] = ()
     exchanges: Mapping[str, Exchange] = field(default_factory=dict)
@@ -56,6 +62,17 @@ class View:
     def pinned(self) -> Pin:
         """What a page token keeps, to see this same state again."""
         return self.pin or Pin(self.sequence, self.ranges)
+
+    @property
+    def seen(self) -> dict[str, dict[int, int]]:
+        """Ends (exclusive) of what is in the view, by topic and partition, as far as known: of a
+        past commit, only its number is.
+        """
+        narrowed = self.pin is not None and self.pin.sequence != self.sequence
+        found = {} if narrowed else {topic: dict(of) for topic, of in self.offsets.items()}
+        for r in self.pinned.ranges:
+            found.setdefault(r.topic, {})[r.partition] = r.end
+        return found
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -109,18 +126,14 @@ class View:
         """
         lows, highs = [], []
         for file in files:
-            lows.append(_EARLIEST if file.min_timestamp is None else file.min_timestamp)
-            highs.append(_LATEST if file.max_timestamp is None else file.max_timestamp)
+            lows.append(EARLIEST if file.min_timestamp is None else file.min_timestamp)
+            highs.append(LATEST if file.max_timestamp is None else file.max_timestamp)
         if self.tail is not None and self.tail.num_rows:
             least, greatest = pc.min_max(self.tail[self.time]).values()
             if least.is_valid:
                 lows.append(to_us(least.as_py()))
                 highs.append(to_us(greatest.as_py()))
         return (from_us(min(lows)), from_us(max(highs))) if lows else None
-
-
-_EARLIEST = to_us(datetime.fromisoformat("0002-01-01T00:00:00Z"))
-_LATEST = to_us(datetime.fromisoformat("9998-12-31T00:00:00Z"))
 
 
 def _defaults(table: str) -> dict[str, object]:

@@ -39,6 +39,11 @@ def from_us(microseconds: int) -> datetime:
     return _DAWN + microseconds * _MICROSECOND
 
 
+EARLIEST: Final = to_us(datetime(2, 1, 1, tzinfo=UTC))
+LATEST: Final = to_us(datetime(9998, 12, 31, tzinfo=UTC))
+"""What stands for times that are not known: a file without bounds counts for all of time."""
+
+
 @lru_cache(maxsize=64)
 def _midnights(zone: str, first: int, end: int) -> npt.NDArray[np.int64]:
     found = [to_us(midnight(zone, EPOCH + timedelta(days))) for days in range(first, end)]

@@ -1,0 +1,111 @@
+"""How the data move: records per second, lag and freshness, for a status strip.
+
+Comes in: the pinned tails of a running system. Goes out: numbers, ready for JSON.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+import pyarrow.compute as pc
+
+from k2.errors import K2Error
+from k2.query.state import State
+from k2.query.view import View
+from k2.query.zones import LATEST, to_us
+
+_KINDS: Final = ("trades", "quotes")
+_EVERY_SECONDS: Final = 0.1
+_OVER_SECONDS: Final = 5.0
+
+
+class Pulse:
+    """Keeps the tail decided, so that queries find it ready, and samples how many rows there are.
+
+    One thread, from `start` to `stop`.
+    """
+
+    def __init__(self, state: State, clock: Callable[[], datetime]) -> None:
+        self._state = state
+        self._clock = clock
+        self._samples: deque[tuple[float, int]] = deque()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to follow the log."""
+        self._thread = threading.Thread(target=self._follow, name="k2-pulse", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, and wait for it."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _follow(self) -> None:
+        while not self._stopped.wait(_EVERY_SECONDS):
+            try:
+                self._sample(sum(held(view) for view in self._views()))
+            except K2Error:
+                # The next query meets the same error and tells whoever asked.
+                continue
+
+    def _views(self) -> list[View]:
+        return [self._state.view(kind) for kind in _KINDS]
+
+    def _sample(self, rows: int) -> None:
+        now = time.monotonic()
+        self._samples.append((now, rows))
+        while self._samples[0][0] < now - _OVER_SECONDS:
+            self._samples.popleft()
+
+    def status(self) -> dict[str, object]:
+        """Of trades and quotes together: rows, their growth, age of the newest, what waits.
+
+        `records_per_second` is null while nothing follows; `freshness_seconds` is null without
+        records; `snapshot` is the newest commit of trades.
+        """
+        views = self._views()
+        newest = max(
+            (when for view in views if (when := last_time(view)) is not None), default=None
+        )
+        age = None if newest is None else max(0.0, (to_us(self._clock()) - newest) / 1e6)
+        return {
+            "records_per_second": self._rate(),
+            "lag_messages": self._state.lag_messages(views),
+            "freshness_seconds": age,
+            "rows": sum(held(view) for view in views),
+            "tail_rows": sum(view.tail.num_rows for view in views if view.tail is not None),
+            "snapshot": views[0].sequence,
+            "snapshot_id": None if views[0].snapshot_id is None else str(views[0].snapshot_id),
+            "committed_at": None
+            if views[0].committed_at is None or not views[0].sequence
+            else views[0].committed_at.isoformat(),
+        }
+
+    def _rate(self) -> float | None:
+        samples = list(self._samples)
+        if len(samples) < 2:
+            return None
+        (began, first), (ended, last) = samples[0], samples[-1]
+        return round(max(0, last - first) / (ended - began), 1)
+
+
+def held(view: View) -> int:
+    """Rows of the newest state, tail included."""
+    tail = view.tail.num_rows if view.tail is not None else 0
+    return view.index.rows + tail
+
+
+def last_time(view: View) -> int | None:
+    """Microseconds UTC of the newest record; None where there is none."""
+    files = (LATEST if f.max_timestamp is None else f.max_timestamp for f in view.select())
+    newest = max(files, default=None)
+    if view.tail is None:
+        return newest
+    tail = pc.max(view.tail[view.time]).value
+    return tail if newest is None else max(newest, tail)
