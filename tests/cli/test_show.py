@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from k2.cli import chart
-from k2.cli.show import Output, choose_output, table_lines
+from k2.cli.show import Output, choose_output
+from k2.cli.table import table_lines
 from k2.query import Answer
 from tests.cli.conftest import K2
 
@@ -56,6 +57,22 @@ def test_columns_that_do_not_fit_are_named() -> None:
         "not shown for want of room: third",
     ]
     assert lines(table, width=1)[0] == "first"
+
+
+def test_what_is_the_same_everywhere_is_told_once_where_room_is_scarce() -> None:
+    table = {"symbol": ["BHP"] * 2, "exchange": ["ASX"] * 2, "at": ["x", "y"], "n": [1, 2]}
+    assert lines(table, width=26)[0] == "symbol  exchange  at  n"
+    assert lines(table, width=20) == ["symbol BHP  exchange ASX", "at  n", "x   1", "y   2"]
+    assert lines({"symbol": ["BHP"] * 2}, width=2)[0] == "symbol"
+
+
+def test_text_is_cut_before_it_is_left_out() -> None:
+    table = {"n": [1], "meaning": ["a sentence that is too long for this"], "more": ["x"]}
+    assert lines(table, width=25) == [
+        "n  meaning",
+        "1  a sentence that is to…",
+        "not shown for want of room: more",
+    ]
 
 
 def test_data_cannot_steer_the_terminal() -> None:

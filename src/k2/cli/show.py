@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,9 +13,7 @@ import click
 from k2.errors import BadInput
 
 if TYPE_CHECKING:
-    import polars as pl
-    import pyarrow as pa
-
+    from k2.cli.table import Styled
     from k2.query import Answer
 
 _SUFFIXES: Final[Mapping[str, str]] = {
@@ -27,10 +25,6 @@ _SUFFIXES: Final[Mapping[str, str]] = {
     ".parquet": "parquet",
 }
 _BINARY: Final = ("arrow", "parquet")
-_GAP: Final = "  "
-
-Styled = Callable[[Mapping[str, Any]], str | None]
-"""The colour of a row, by its values as text; None for none."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,7 @@ class Output:
         columns: Sequence[str] = (),
         document: Mapping[str, Any] | None = None,
         limit: int | None = None,
-        style: Styled | None = None,
+        style: "Styled | None" = None,
     ) -> None:
         """Write the answer; its notes go to stderr.
 
@@ -67,6 +61,8 @@ class Output:
         in place of the envelope, `limit` the one that the envelope tells, `style` colours rows.
         """
         if self.is_table:
+            from k2.cli.table import table_lines
+
             width = shutil.get_terminal_size().columns if self.on_terminal else None
             lines = table_lines(answer.table, columns=columns, width=width, style=style)
             self._write(_encoded(lines, self.on_terminal))
@@ -121,81 +117,9 @@ def choose_output(format_name: str | None, path: Path | None) -> Output:
 
 def say(text: str, *, dim: bool = False, colour: str | None = None) -> None:
     """Tell something on stderr."""
-    click.secho(text, err=True, dim=dim or None, fg=colour, color=_colours(sys.stderr))
-
-
-def table_lines(
-    table: "pa.Table",
-    *,
-    columns: Sequence[str] = (),
-    width: int | None = None,
-    style: Styled | None = None,
-) -> Iterator[str]:
-    """A header and a line per row: numbers at the right by their decimal point, nulls as `-`.
-
-    Columns that hold nothing but nulls are left out unless `columns` names them, and so are those
-    at the right that do not fit into `width` cells; a last line says which.
-    """
-    from k2 import encode
-
-    texts = encode.to_text(table)
-    named = [name for name in columns if name in texts.columns]
-    shown = named or [name for name in texts.columns if _holds_anything(texts[name])]
-    numbers = {texts.columns[i] for i, field in enumerate(table.schema) if _is_number(field.type)}
-    cells = {name: _cells(texts[name], name, right=name in numbers) for name in shown}
-    fitting = _fitting(cells, width)
-    yield click.style(_GAP.join(cells[name][0] for name in fitting).rstrip(), bold=True)
-    rows = zip(*(cells[name][1:] for name in fitting), strict=True)
-    for number, row in enumerate(rows):
-        line = _GAP.join(row).rstrip()
-        colour = style(texts.row(number, named=True)) if style else None
-        yield click.style(line, fg=colour) if colour else line
-    if left_out := [name for name in shown if name not in fitting]:
-        yield click.style(f"not shown for want of room: {', '.join(left_out)}", dim=True)
-
-
-def _holds_anything(column: "pl.Series") -> bool:
-    return column.null_count() < len(column) or len(column) == 0
-
-
-def _is_number(kind: "pa.DataType") -> bool:
-    import pyarrow as pa
-
-    return bool(
-        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-    )
-
-
-def _cells(column: "pl.Series", name: str, *, right: bool) -> list[str]:
-    """The header and each value, all of one width."""
-    import polars as pl
-    from rich.cells import cell_len
-
-    # Data may hold anything, an escape sequence for the terminal included.
-    texts = column.cast(pl.String).str.replace_all(r"\p{C}", "·").fill_null("-").to_list()
-    if right:
-        places = max((len(_fraction(text)) for text in texts), default=0)
-        texts = [text + " " * (places - len(_fraction(text))) for text in texts]
-    every = [name, *texts]
-    width = max(map(cell_len, every))
-    pads = [" " * (width - cell_len(text)) for text in every]
-    return [pad + text if right else text + pad for text, pad in zip(every, pads, strict=True)]
-
-
-def _fraction(text: str) -> str:
-    """The decimal point and what follows it; nothing for a whole number."""
-    return "".join(text.partition(".")[1:]) if "e" not in text else ""
-
-
-def _fitting(cells: Mapping[str, list[str]], width: int | None) -> list[str]:
-    from rich.cells import cell_len
-
-    names, used = list(cells), 0
-    for number, name in enumerate(names):
-        used += cell_len(cells[name][0]) + (len(_GAP) if number else 0)
-        if width is not None and used > width and number:
-            return names[:number]
-    return names
+    if dim or colour:
+        text = click.style(text, dim=dim or None, fg=colour)
+    click.echo(text, err=True, color=_colours(sys.stderr))
 
 
 def _encoded(lines: Iterator[str], on_terminal: bool) -> Iterator[bytes]:
