@@ -379,19 +379,19 @@ log.close()
 
 
 def test_processes_append_at_once(url: str) -> None:
-    """A new log opened by four processes at the same moment; each gets offsets of its own."""
+    """A new log opened by three processes at the same moment; each gets offsets of its own."""
     writers = [
         subprocess.Popen(
             [sys.executable, "-c", WRITER, url, name], stdout=subprocess.PIPE, text=True
         )
-        for name in "abcd"
+        for name in "abc"
     ]
     log = open_log(url)
     told = [writer.communicate()[0] for writer in writers]
-    assert [writer.returncode for writer in writers] == [0, 0, 0, 0]
+    assert [writer.returncode for writer in writers] == [0, 0, 0]
     found = [read_all(log, partition=partition)[0] for partition in (0, 1)]
-    assert [len(values) for values in found] == [2000, 2000]
-    for name, lines in zip("abcd", told, strict=True):
+    assert [len(values) for values in found] == [1500, 1500]
+    for name, lines in zip("abc", told, strict=True):
         for line in lines.splitlines():
             number, first = map(int, line.split())
             wanted = [f"{name} {number} {part}".encode() for part in range(20)]

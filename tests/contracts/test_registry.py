@@ -132,10 +132,10 @@ registry.close()
 def test_processes_that_register_at_once_get_the_same_ids(url: str) -> None:
     several = [
         subprocess.Popen([sys.executable, "-c", REGISTRANT, url], stdout=subprocess.PIPE, text=True)
-        for _ in range(4)
+        for _ in range(3)
     ]
     told = {each.communicate()[0] for each in several}
-    assert [each.returncode for each in several] == [0, 0, 0, 0]
+    assert [each.returncode for each in several] == [0, 0, 0]
     assert len(told) == 1
     ids = [int(line.split()[2]) for line in told.pop().splitlines()]
     assert len(set(ids)) == len(ids) == sum(len(versions(kind)) for kind in kinds())

@@ -110,7 +110,7 @@ def kill_at_random(path: Path, noise: random.Random, names: list[str]) -> list[T
     return [Told(int(p), int(first), name, int(n), int(c)) for p, first, name, n, c in words]
 
 
-@pytest.mark.parametrize("rounds", [3, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_what_was_acknowledged_survives_sigkill(tmp_path: Path, rounds: int) -> None:
     path = tmp_path / "log.db"
     noise = random.Random(20261124)
