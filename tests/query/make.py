@@ -139,6 +139,11 @@ class Files:
     refs: tuple[DataFileRef, ...] = ()
     rough: bool = False
 
+    @property
+    def rows(self) -> int:
+        """Rows in all files."""
+        return sum(ref.rows for ref in self.refs)
+
     def select(
         self,
         *,

@@ -1,7 +1,7 @@
 """Bars once more, as plainly as they can be said: Decimals and dictionaries, row by row."""
 
 from collections.abc import Sequence
-from datetime import datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -17,11 +17,16 @@ def quotient(dividend: Decimal, divisor: Decimal) -> Decimal:
     return exact.quantize(Decimal("1e-8"), rounding=ROUND_HALF_EVEN, context=_EXACT)
 
 
+def midnight(zone: str, day: date) -> datetime:
+    """When the day begins in the zone."""
+    begin = datetime.combine(day, time.min, ZoneInfo(zone))
+    return DAWN + (begin - DAWN) // timedelta(microseconds=1) * timedelta(microseconds=1)
+
+
 def start_of(row: Row, width: timedelta) -> datetime:
     """When the interval of the trade begins."""
     of = EXCHANGES[row["exchange"]]
-    midnight = datetime.combine(row["exchange_date"], time.min, ZoneInfo(of.zone))
-    begin = (midnight - DAWN) // timedelta(microseconds=1)
+    begin = (midnight(of.zone, row["exchange_date"]) - DAWN) // timedelta(microseconds=1)
     if width == timedelta(days=1):
         return DAWN + timedelta(microseconds=begin)
     when = (row["timestamp"] - DAWN) // timedelta(microseconds=1)
