@@ -28,6 +28,7 @@ from k2.model.words import (
     to_views,
     unpack_varints,
     unzigzag,
+    validity,
     varint_ends,
     views_over,
 )
@@ -272,11 +273,8 @@ def _read_boolean(
     wrong = found > 1
     if wrong.any():
         messages.fail(step.source.name, wrong, "is neither true nor false", window)
-    bits = np.packbits(found == 1, bitorder="little")
-    # Nothing but the number of bits tells this apart from a column of bytes.
-    whole = fixed_width(pa.uint8(), bits, None).buffers()[1]
-    valid = None if present is None else fixed_width(pa.uint8(), bits, present).buffers()[0]
-    return pa.Array.from_buffers(step.arrow, messages.count, [valid, whole])
+    buffers = [validity(present), validity(found == 1)]
+    return pa.Array.from_buffers(step.arrow, messages.count, buffers)
 
 
 def _read_enum(messages: _Messages, step: Step, window: Window, present: Mask | None) -> pa.Array:

@@ -180,7 +180,7 @@ def pack_varints(number: Words, low: int, high: int) -> tuple[list[Words], Ints 
 
 
 def validity(present: Mask | None) -> pa.Buffer | None:
-    """Arrow's validity bits; None means that all are present."""
+    """A mask as Arrow keeps it, a bit a row; None means that all are present."""
     if present is None:
         return None
     return pa.py_buffer(np.packbits(present, bitorder="little"))
