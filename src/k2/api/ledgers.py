@@ -32,13 +32,17 @@ async def audit(request: Request) -> Response:
     return answers.plain(request, partitions, meta)
 
 
-@router.get("/v1/rejected", responses=shapes.table("Row"), summary="Records that were rejected")
+@router.get(
+    "/v1/rejected", responses=shapes.table("Rejected"), summary="Records that were rejected"
+)
 async def rejected(request: Request, query: Annotated[asked.LedgerAsked, Query()]) -> Response:
     """The newest rejected records: whole, with their errors and their places in the log."""
     return await _ledger(request, "rejected", query)
 
 
-@router.get("/v1/duplicates", responses=shapes.table("Row"), summary="Records that came twice")
+@router.get(
+    "/v1/duplicates", responses=shapes.table("Duplicate"), summary="Records that came twice"
+)
 async def duplicates(request: Request, query: Annotated[asked.LedgerAsked, Query()]) -> Response:
     """The newest duplicates, and the row that each repeats."""
     return await _ledger(request, "duplicates", query)
@@ -47,7 +51,7 @@ async def duplicates(request: Request, query: Annotated[asked.LedgerAsked, Query
 async def _ledger(request: Request, name: str, query: asked.LedgerAsked) -> Response:
     return await answers.answer(
         request,
-        lambda reader, _: reader.ledger(name, limit=query.limit),
+        lambda reader, seconds: reader.ledger(name, limit=query.limit, timeout=seconds),
         asked=(name, query),
         limit=query.limit,
         format=query.format,

@@ -6,6 +6,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from k2.encode import FORMATS
+from k2.lake import definition
 from k2.model import latest
 
 Shape = dict[str, Any]
@@ -89,9 +90,58 @@ SCHEMAS: Final[Mapping[str, Shape]] = {
             "last_timestamp": _nullable(TIME),
         }
     ),
-    "Row": {"type": "object"},
+    "Stats": _object(
+        {
+            "table": TEXT,
+            "rows": COUNT,
+            "files": COUNT,
+            "bytes": COUNT,
+            "commit": COUNT,
+            "snapshot_id": _nullable(TEXT),
+            "committed_at": _nullable(TIME),
+            "first_timestamp": _nullable(TIME),
+            "last_timestamp": _nullable(TIME),
+            "tail_rows": COUNT,
+            "lag_messages": _nullable(COUNT),
+        }
+    ),
+    "Snapshot": _object(
+        {
+            "commit": COUNT,
+            "snapshot_id": _nullable(TEXT),
+            "committed_at": _nullable(TIME),
+            "operation": _nullable(TEXT),
+            "rows": _nullable(COUNT),
+            "duplicates": _nullable(COUNT),
+            "rejected": _nullable(COUNT),
+            "tags": _nullable(TEXT),
+        }
+    ),
+    "Rejected": of_columns(definition("rejected").arrow),
+    "Duplicate": of_columns(definition("duplicates").arrow),
+    "Record": {
+        "anyOf": [{"$ref": "#/components/schemas/Trade"}, {"$ref": "#/components/schemas/Quote"}]
+    },
     "Health": _object({"status": {"type": "string", "enum": ["ok"]}}),
-    "Status": {"type": "object"},
+    "Status": _object(
+        {
+            "records_per_second": _nullable({"type": "number"}),
+            "lag_messages": COUNT,
+            "freshness_seconds": _nullable({"type": "number"}),
+            "rows": COUNT,
+            "tail_rows": COUNT,
+            "snapshot": COUNT,
+            "snapshot_id": _nullable(TEXT),
+            "committed_at": _nullable(TIME),
+            "audit": _object(
+                {
+                    "state": {"type": "string", "enum": ["ok", "differs", "failed", "never"]},
+                    "at": _nullable(TIME),
+                    "seconds": _nullable({"type": "number"}),
+                }
+            ),
+        }
+    ),
     "AuditedPartition": _object(
         {
             "topic": TEXT,
@@ -105,6 +155,8 @@ SCHEMAS: Final[Mapping[str, Shape]] = {
             "absent": COUNT,
             "lost": COUNT,
             "in_flight": COUNT,
+            "first_wrong_offset": _nullable(COUNT),
+            "problem": _nullable(TEXT),
         }
     ),
     "Error": _object(

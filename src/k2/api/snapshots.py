@@ -10,7 +10,7 @@ from k2.api import answers, asked, records, shapes
 router = APIRouter(tags=["time travel"])
 
 
-@router.get("/v1/snapshots", responses=shapes.table("Row"), summary="Commits of a table")
+@router.get("/v1/snapshots", responses=shapes.table("Snapshot"), summary="Commits of a table")
 async def snapshots(request: Request, query: Annotated[asked.SnapshotsAsked, Query()]) -> Response:
     """Commits, the newest first: snapshot id, time, rows."""
     return await answers.answer(
@@ -24,7 +24,7 @@ async def snapshots(request: Request, query: Annotated[asked.SnapshotsAsked, Que
 
 @router.post(
     "/v1/snapshots/{id}/query",
-    responses=shapes.table("Row"),
+    responses=shapes.table("Record"),
     openapi_extra=asked.json_body(asked.SnapshotQueryAsked),
     summary="A query at a snapshot",
 )

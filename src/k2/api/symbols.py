@@ -15,18 +15,20 @@ async def symbols(request: Request, query: Annotated[asked.SymbolsAsked, Query()
     """Every symbol with its counts of trades and quotes, its first and its last time."""
     return await answers.answer(
         request,
-        lambda reader, _: reader.symbols(exchange=query.exchange, as_of=query.as_of),
+        lambda reader, seconds: reader.symbols(
+            exchange=query.exchange, as_of=query.as_of, timeout=seconds
+        ),
         asked=query,
         format=query.format,
     )
 
 
-@router.get("/v1/stats", responses=shapes.table("Row"), summary="The tables in numbers")
+@router.get("/v1/stats", responses=shapes.table("Stats"), summary="The tables in numbers")
 async def stats(request: Request, query: Annotated[asked.StatsAsked, Query()]) -> Response:
     """Per table: rows, files, bytes, snapshot, first and last time, rows of the tail, lag."""
     return await answers.answer(
         request,
-        lambda reader, _: reader.stats(as_of=query.as_of),
+        lambda reader, seconds: reader.stats(as_of=query.as_of, timeout=seconds),
         asked=query,
         format=query.format,
     )
