@@ -33,7 +33,6 @@ CREATE TABLE partitions (
     start_offset INTEGER NOT NULL DEFAULT 0,
     end_offset INTEGER NOT NULL DEFAULT 0,
     bytes INTEGER NOT NULL DEFAULT 0,
-    appended_at INTEGER NOT NULL DEFAULT 0,
     UNIQUE (topic_id, number)
 );
 CREATE TABLE batches (
@@ -179,7 +178,7 @@ class SqliteLog:
         """
         number = self._partition(topic, partition)
         with self._database.reading() as connection:
-            start, end, _, _ = _read_state(connection, number)
+            start, end, _ = _read_state(connection, number)
             if not start <= offset <= end:
                 raise NotFound(
                     "the log does not hold this offset",
@@ -214,7 +213,7 @@ class SqliteLog:
         return self._state(topic, partition).end_offset
 
     def offset_at(self, topic: str, partition: int, when: datetime) -> int:
-        """First offset appended at or after `when`; append times never step back in a partition."""
+        """First offset appended at or after `when`, by the clock of whoever appended."""
         number = self._partition(topic, partition)
         since = (when - _EPOCH) // _MICROSECOND
         with self._database.reading(f"topic {topic}, partition {partition}") as connection:
@@ -302,12 +301,11 @@ class _State(NamedTuple):
     start_offset: int
     end_offset: int
     bytes: int
-    appended_at: int
 
 
 def _read_state(connection: sqlite3.Connection, partition: int) -> _State:
     row = connection.execute(
-        "SELECT start_offset, end_offset, bytes, appended_at FROM partitions WHERE id = ?",
+        "SELECT start_offset, end_offset, bytes FROM partitions WHERE id = ?",
         (partition,),
     ).fetchone()
     if row is None or not all(isinstance(number, int) for number in row):
@@ -318,8 +316,6 @@ def _read_state(connection: sqlite3.Connection, partition: int) -> _State:
 def _append(connection: sqlite3.Connection, partition: int, blobs: Sequence[Blob], now: int) -> int:
     state = _read_state(connection, partition)
     end = state.end_offset
-    # A clock that steps back must not bring times out of order: `offset_at` relies on it.
-    now = max(now, state.appended_at)
     for blob in blobs:
         checksum = blob.checksum(partition, end, now)
         facts = (blob.schema_id, blob.count, blob.datum_bytes, blob.width)
@@ -327,7 +323,7 @@ def _append(connection: sqlite3.Connection, partition: int, blobs: Sequence[Blob
         end += blob.count
     if blobs:
         connection.execute(
-            "UPDATE partitions SET end_offset = ?, bytes = bytes + ?, appended_at = ? WHERE id = ?",
-            (end, sum(len(blob.body) for blob in blobs), now, partition),
+            "UPDATE partitions SET end_offset = ?, bytes = bytes + ? WHERE id = ?",
+            (end, sum(len(blob.body) for blob in blobs), partition),
         )
     return state.end_offset
