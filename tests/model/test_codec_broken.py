@@ -194,6 +194,19 @@ def test_a_message_without_a_value_is_reported() -> None:
     assert found.table["x"].to_pylist() == [1, 2]
 
 
+@pytest.mark.parametrize("size", [8, 500])
+def test_a_broken_message_is_not_read_past_the_end_of_all(size: int) -> None:
+    """It stands among zeros from then on: else 30 fields would lead it out of the buffer."""
+    first = {"type": "fixed", "size": size, "name": "d", "logicalType": "decimal"}
+    first |= {"precision": 18, "scale": 8}
+    schema = schema_of(a=first, **{f"d{n}": "d" for n in range(30)}, s="string")
+    whole = bytes(31 * size) + b"\x02x"
+    found = decode(pa.array([b"", whole, whole[:-2], b""]), schema.avro, schema)
+    assert found.kept.tolist() == [1]
+    assert dict(found.errors)[2] == "s: the message ends inside it"
+    assert dict(found.errors)[3] == "a: the message ends inside it"
+
+
 def test_all_broken() -> None:
     schema = latest("trades")
     found = decode(pa.array([b"", b"\xff" * 300, b"x"]), schema.avro, schema)

@@ -406,20 +406,36 @@ def _read_codes(
 def _codes(
     window: Window, size: Ints, most: int
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.intp]]:
-    """A code for each text, length included, counted from 0, and a row that has each code."""
-    codes = np.zeros(len(size), np.int32)
-    distinct = 1
-    for at in range(0, most + 1, 8):
-        word = window.word(at) & FIRST_BYTES.take(np.clip(size + (1 - at), 0, 8))
-        found = pa.array(word).dictionary_encode()
-        if distinct > 1 and len(found.dictionary) > 1:
-            pairs = codes.astype(np.int64) * len(found.dictionary) + found.indices.to_numpy()
-            found = pa.array(pairs).dictionary_encode()
-        if len(found.dictionary) > 1:
-            codes, distinct = found.indices.to_numpy(), len(found.dictionary)
+    """A code for each text behind its length, counted from 0, and a row that has each code."""
+    codes, distinct = np.zeros(len(size), np.int32), 1
+    for at in range(0, most, 8):
+        word = window.word(1 + at) & FIRST_BYTES.take(size - at, mode="clip")
+        codes, distinct = _split(codes, distinct, word)
+    rows = _a_row_each(codes, distinct)
+    # Words are filled up with zeros: the length tells "a" from "a\0".
+    if (size != size[rows].take(codes)).any():
+        codes, distinct = _split(codes, distinct, size)
+        rows = _a_row_each(codes, distinct)
+    return codes, rows
+
+
+def _split(
+    codes: npt.NDArray[np.int32], distinct: int, more: npt.NDArray[Any]
+) -> tuple[npt.NDArray[np.int32], int]:
+    """Codes that tell apart what the codes before or `more` tell apart."""
+    found = pa.array(more).dictionary_encode()
+    if len(found.dictionary) == 1:
+        return codes, distinct
+    if distinct > 1:
+        pairs = codes.astype(np.int64) * len(found.dictionary) + found.indices.to_numpy()
+        found = pa.array(pairs).dictionary_encode()
+    return found.indices.to_numpy(), len(found.dictionary)
+
+
+def _a_row_each(codes: npt.NDArray[np.int32], distinct: int) -> npt.NDArray[np.intp]:
     rows = np.zeros(distinct, np.intp)
     rows[codes] = np.arange(len(codes))
-    return codes, rows
+    return rows
 
 
 def _dictionary(
