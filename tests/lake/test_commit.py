@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from k2.errors import Conflict, Fenced, Refused, Unavailable
+from k2.errors import Conflict, Fenced, NotFound, Refused, Unavailable
 from k2.lake import Commit, Lake, LakeTable, definition, open_lake
 from k2.lake.catalog import Catalog
 from k2.model import Exchange
@@ -111,6 +111,16 @@ class Away(Catalog):
         return super().swap(table, old, new, ready)
 
 
+class OldNews(Catalog):
+    """A catalog that once answers with the document before the present one."""
+
+    stale: str | None = None
+
+    def location(self, table: str) -> str | None:
+        stale, self.stale = self.stale, None
+        return stale or super().location(table)
+
+
 def table_on(catalog: Catalog) -> LakeTable:
     return LakeTable(
         catalog,
@@ -156,6 +166,25 @@ def test_a_swap_is_refused_when_what_it_names_is_gone(lake: Lake) -> None:
     assert not catalog.swap("trades", location, "file:///new", lambda: False)
     assert not catalog.swap("trades", "file:///old", "file:///new", lambda: True)
     assert catalog.location("trades") == location
+    catalog.close()
+
+
+def test_a_reader_that_was_too_slow_reads_the_newest_document(lake: Lake) -> None:
+    catalog = OldNews(lake.folder / "catalog.db", read_only=False)
+    table = table_on(catalog)
+    append(lake.table("trades"), 10)
+    location = lake.table("trades").head().location
+    document = Path(location.removeprefix("file://"))
+    document.rename(lake.folder / "gone")
+    with pytest.raises(NotFound, match="not there"):
+        table.snapshot()
+    (lake.folder / "gone").rename(document)
+    for _ in range(12):
+        append(lake.table("trades"), 10)
+    catalog.stale = location
+
+    assert not document.exists()
+    assert table.snapshot().files.rows == 130
     catalog.close()
 
 

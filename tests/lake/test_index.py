@@ -198,3 +198,33 @@ def test_symbols_order_as_bytes_do(tmp_path: Path) -> None:
     (only,) = files.select()
     assert (only.min_symbol, only.max_symbol) == ("Z", "株")
     lake.close()
+
+
+def test_times_are_half_open(tmp_path: Path) -> None:
+    lake = open_lake(tmp_path)
+    files = append(lake.table("trades"), 10).files
+    (only,) = files.select()
+    assert only.min_timestamp is not None
+    assert only.max_timestamp is not None
+    dawn = datetime(1970, 1, 1, tzinfo=UTC)
+    first = dawn + timedelta(microseconds=only.min_timestamp)
+    last = dawn + timedelta(microseconds=only.max_timestamp)
+
+    assert files.select(times=(last, None)) == files.select(times=(first, last)) == (only,)
+    assert files.select(times=(None, first)) == ()
+    assert files.select(times=(last + timedelta(microseconds=1), None)) == ()
+    lake.close()
+
+
+def test_merged_manifests_tell_who_added_each_file(lake: Lake, iceberg: Table) -> None:
+    snapshot = iceberg.current_snapshot()
+    assert snapshot is not None
+    manifests = snapshot.manifests(iceberg.io)
+    assert any(m.existing_files_count for m in manifests)
+    for manifest in manifests:
+        entries = manifest.fetch_manifest_entry(iceberg.io)
+        new = [e.snapshot_id == manifest.added_snapshot_id for e in entries]
+        assert [e.status.name == "ADDED" for e in entries] == new
+        assert sum(new) == manifest.added_files_count
+        assert len(new) - sum(new) == manifest.existing_files_count
+        assert manifest.min_sequence_number == min(e.sequence_number or 0 for e in entries)

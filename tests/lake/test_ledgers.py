@@ -160,6 +160,25 @@ def test_a_tag_names_a_state_for_good_and_for_all_tables(lake: Lake) -> None:
     assert lake.resolve_as_of("trades", lake.table("trades").snapshot().committed_at) == 2
 
 
+def test_a_tag_given_later_moves_no_time(lake: Lake) -> None:
+    done = [append(lake.table("trades"), 2) for _ in range(3)]
+    lake.tag("trades", "second", 2)
+
+    for snapshot in done:
+        assert lake.resolve_as_of("trades", snapshot.committed_at) == snapshot.sequence
+
+
+def test_a_clock_that_runs_backwards_does_not_turn_commits_around(tmp_path: Path) -> None:
+    times = iter(range(1000, 0, -1))
+    lake = open_lake(tmp_path, clock=lambda: START + timedelta(seconds=next(times)))
+    done = [append(lake.table("trades"), 1) for _ in range(3)]
+
+    moments = [snapshot.committed_at for snapshot in done]
+    assert moments == sorted(moments)
+    assert lake.resolve_as_of("trades", moments[-1]) == 3
+    lake.close()
+
+
 def test_a_tag_is_given_once(lake: Lake) -> None:
     append(lake.table("trades"), 2)
     lake.tag("trades", "close")

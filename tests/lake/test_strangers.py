@@ -130,6 +130,22 @@ def test_a_commit_of_another_engine_keeps_offsets_and_commits_go_on(lake: Lake) 
     assert lake.commits_of("trades")["rows"].to_pylist() == [100, 10, 100]
 
 
+def test_a_snapshot_that_another_engine_tagged_is_kept(tmp_path: Path) -> None:
+    lake = open_lake(tmp_path, keep_snapshots=2)
+    first = append(lake.table("trades"), 10)
+    assert first.snapshot_id is not None
+    foreign = catalog(lake).load_table("market.trades")
+    foreign.manage_snapshots().create_tag(first.snapshot_id, "kept").commit()
+    for _ in range(5):
+        append(lake.table("trades"), 10)
+        lake.absorb("trades")
+
+    assert len(lake.table("trades").head().metadata["snapshots"]) == 3
+    foreign = catalog(lake).load_table("market.trades")
+    assert foreign.scan().use_ref("kept").to_arrow().num_rows == 10
+    lake.close()
+
+
 def test_a_table_of_the_first_version_gets_the_new_columns_without_a_rewrite(
     tmp_path: Path,
 ) -> None:

@@ -228,7 +228,7 @@ def _stage(table: "LakeTable", head: Head, change: Change) -> _Staged:
         parent_id = parent["snapshot-id"] if parent else None
         listed = list_to_bytes(manifests, snapshot_id, parent_id, sequence)
         list_uri = desk.write(f"snap-{snapshot_id}-0-{unique}.avro", listed)
-        now_ms = max(table.now_ms(), old["last-updated-ms"])
+        now_ms = table.now_ms(old)
         snapshot = {
             "snapshot-id": snapshot_id,
             **({} if parent_id is None else {"parent-snapshot-id": parent_id}),

@@ -155,8 +155,6 @@ def succeed(old: Metadata, new: Metadata, location: str, now_ms: int) -> tuple[M
         {"timestamp-ms": old["last-updated-ms"], "metadata-file": location},
     ]
     dropped = [entry["metadata-file"] for entry in log[:-METADATA_VERSIONS]]
-    # Iceberg refuses times that run backwards, and clocks do.
-    now_ms = max(now_ms, old["last-updated-ms"])
     return new | {"last-updated-ms": now_ms, "metadata-log": log[-METADATA_VERSIONS:]}, dropped
 
 

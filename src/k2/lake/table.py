@@ -168,9 +168,12 @@ class LakeTable:
         """Where metadata documents, manifest lists and manifests stand."""
         return Path(local(self.head().metadata["location"])) / "metadata"
 
-    def now_ms(self) -> int:
-        """The clock, in milliseconds since 1970."""
-        return int(self._clock().timestamp() * 1000)
+    def now_ms(self, after: Metadata | None = None) -> int:
+        """The clock, in milliseconds since 1970, but never before that document's time: Iceberg
+        refuses times that run backwards, and clocks do.
+        """
+        now = int(self._clock().timestamp() * 1000)
+        return max(now, after["last-updated-ms"]) if after else now
 
     def expired(self, old: Metadata) -> set[int]:
         """Ids of the snapshots that the next commit lets go of."""
@@ -225,7 +228,7 @@ class LakeTable:
             path.unlink()
 
     def _replace(self, head: Head, wanted: Metadata) -> None:
-        new, _ = metadata.succeed(head.metadata, wanted, head.location, self.now_ms())
+        new, _ = metadata.succeed(head.metadata, wanted, head.location, self.now_ms(head.metadata))
         path = self.metadata_folder / self.metadata_name(head.location, self.unique())
         self._publish_document(path, new)
         if not self.catalog.swap(self.name, head.location, f"file://{path}", path.exists):
