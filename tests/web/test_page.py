@@ -32,13 +32,13 @@ def test_candles_move_as_records_arrive(look: Look, live: str, tmp_path: Path) -
     expect(page.locator("#tape tr").nth(10)).to_be_visible(timeout=SECONDS)
     before = {
         "price": page.locator("#price").inner_text(),
-        "volume": page.locator("#legend b").last.inner_text(),
+        "volume": page.locator("#legend [data-value=Vol]").inner_text(),
         "trade": page.locator("#tape tr").first.inner_text(),
         "chart": page.locator("#chart").screenshot(),
         "rows": page.locator("[data-state=rows]").inner_text(),
     }
     until(page, lambda: page.locator("#price").inner_text() != before["price"])
-    until(page, lambda: page.locator("#legend b").last.inner_text() != before["volume"])
+    until(page, lambda: page.locator("#legend [data-value=Vol]").inner_text() != before["volume"])
     until(page, lambda: page.locator("#tape tr").first.inner_text() != before["trade"])
     until(page, lambda: page.locator("#chart").screenshot() != before["chart"])
     until(page, lambda: page.locator("[data-state=rows]").inner_text() != before["rows"])

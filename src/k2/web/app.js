@@ -11,6 +11,11 @@ const PAGE_BARS = 600;
 const LAST_TRADES = 40;
 // A symbol whose last record is older than this is history: it is asked for less often.
 const LIVE_SECONDS = 3600;
+// The span of the list: half an hour, or less where the records do not go back so far.
+const SPANS = [
+  { interval: "10s", seconds: 10, label: "5 min" },
+  { interval: "1m", seconds: 60, label: "30 min" },
+];
 
 const $ = (id) => document.getElementById(id);
 const shown = { row: null, interval: "1m", session: 0, ready: false, done: false, wait: null };
@@ -67,6 +72,13 @@ function price(text) {
 /** What every question about the symbol on show says. */
 function about(row) {
   return { symbol: row.symbol, exchange: row.exchange };
+}
+
+const age = (row) => (Date.parse(row.last_timestamp) - Date.parse(row.first_timestamp)) / 1000;
+
+/** The interval that shows most of a symbol whose records go back so far. */
+function fitting(row) {
+  return age(row) < 300 ? "1s" : age(row) < 1800 ? "5s" : "1m";
 }
 
 function isLive(row) {
@@ -145,7 +157,8 @@ async function symbols() {
   const [exchange, symbol, interval] = location.hash.slice(1).split("/").map(decodeURIComponent);
   const wanted = found.data.find((row) => row.exchange === exchange && row.symbol === symbol);
   const most = found.data.reduce((a, b) => (b.trades > a.trades ? b : a));
-  pick(wanted ?? most, wanted && INTERVALS[interval] ? interval : shown.interval);
+  const row = wanted ?? most;
+  pick(row, wanted && INTERVALS[interval] ? interval : fitting(row));
   turnPrices();
 }
 
@@ -156,13 +169,16 @@ async function prices() {
   const rows = [...list.lines.values()].map((line) => line.row);
   const live = rows.filter(isLive).slice(0, 100);
   const past = rows.filter((row) => !isLive(row) && !priced.has(keyOf(row))).slice(0, 10);
-  const asked = { interval: "1m", last: WINDOW };
+  const oldest = Math.max(0, ...rows.map(age));
+  const span = SPANS.find(({ seconds }) => oldest < WINDOW * seconds) ?? SPANS.at(-1);
+  $("span").textContent = span.label;
+  const asked = { interval: span.interval, last: WINDOW };
   if (live.length) {
     const names = [...new Set(live.map((row) => row.symbol))];
-    const found = await post("/v1/bars/batch", { ...asked, symbols: names, start_time: `-${WINDOW}m` });
+    const found = await post("/v1/bars/batch", { ...asked, symbols: names, start_time: `-${WINDOW * span.seconds}s` });
     list.update(found.data);
     const own = shown.row && found.data.filter((bar) => keyOf(bar) === keyOf(shown.row));
-    if (own?.length) moved(own);
+    if (own?.length) moved(own, span);
   }
   for (const row of past) {
     const exchanges = [row.exchange];
@@ -172,11 +188,11 @@ async function prices() {
   }
 }
 
-function moved(own) {
+function moved(own, span) {
   const { text, sign } = change(own[0].open, own.at(-1).close);
   $("change").textContent = text;
   $("change").className = `change ${sign > 0 ? "up" : sign < 0 ? "down" : ""}`;
-  $("change").title = `over the last ${WINDOW} minutes`;
+  $("change").title = `over the last ${span.label}`;
 }
 
 async function state() {

@@ -19,7 +19,7 @@ export class Chart {
     this.box = box;
     this.legend = legend;
     this.bars = new Map();
-    this.precision = 2;
+    this.precision = 0;
     this.hovered = null;
     this.chart = createChart(box, {
       autoSize: true,
@@ -73,6 +73,7 @@ export class Chart {
     this.bars = new Map(bars.map((bar) => [seconds(bar), bar]));
     this.edges();
     this.chart.applyOptions({ timeScale: { secondsVisible: withSeconds } });
+    this.precision = -1;
     this.precise(bars);
     this.fill();
     this.chart.timeScale().applyOptions({ barSpacing: 8 });
@@ -113,10 +114,10 @@ export class Chart {
   }
 
   precise(bars) {
-    let most = 0;
+    let most = Math.max(this.precision, 0);
     for (const bar of bars.slice(-200)) most = Math.max(most, places(bar.close ?? ""));
-    if (most === this.precision && bars.length < 10) return;
-    this.precision = bars.length < 10 ? Math.max(most, this.precision) : most;
+    if (most === this.precision) return;
+    this.precision = most;
     const priceFormat = {
       type: "custom",
       formatter: (price) => grouped(price.toFixed(this.precision)),
@@ -153,14 +154,15 @@ export class Chart {
       ["H", bar.high],
       ["L", bar.low],
       ["C", bar.close],
-      ["VWAP", bar.vwap],
       ["Vol", bar.volume],
+      ["VWAP", bar.vwap],
     ];
     for (const [name, value] of told) {
       const item = document.createElement("span");
       const label = document.createElement("i");
       label.textContent = name;
       const text = document.createElement("b");
+      text.dataset.value = name;
       text.textContent = grouped(value, name === "Vol" || name === "VWAP" ? 0 : this.precision);
       text.className = name === "Vol" || name === "VWAP" ? "" : tone;
       item.append(label, text);
