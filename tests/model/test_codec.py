@@ -156,6 +156,20 @@ def test_the_writers_order_of_fields_and_branches_is_followed() -> None:
     assert encode(columns_of_writer, writer).to_pylist() == written(rows, writer.avro)
 
 
+@pytest.mark.parametrize("longest", [3, 8, 9, 16, 31, 32, 64, 200])
+def test_repeated_texts_are_told_apart_and_kept_once(longest: int) -> None:
+    """Also those that end in NUL, and those that differ only in the bytes that follow them."""
+    texts = ["", "a", "a\0", "a\0\0", "\0", "b" * longest, "b" * (longest - 1) + "c"]
+    fields = [{"name": "t", "type": "string", "dictionary": True}, {"name": "n", "type": "long"}]
+    avro = {"type": "record", "name": "made", "fields": fields}
+    schema = Schema("made", 1, avro, to_arrow(avro))
+    column = pa.array(texts * 50).dictionary_encode()
+    table = pa.table({"t": column, "n": pa.array(range(len(column)))})
+    back = decode(encode(table, schema), avro, schema).table["t"].combine_chunks()
+    assert back.to_pylist() == texts * 50
+    assert sorted(back.dictionary.to_pylist()) == sorted(texts)
+
+
 @pytest.mark.parametrize("size", [None, 1, 3, 8, 9, 16])
 def test_decimals_of_any_length_are_read(size: int | None) -> None:
     reader = schema_of(price=decimal())
