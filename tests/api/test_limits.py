@@ -21,6 +21,8 @@ from k2.query.stopping import Watch
 from tests.api.conftest import running
 from tests.api.test_shape import check_error
 
+LARGE = 150_000
+
 
 class Faulty(Reader):
     """A stand-in that injects faults: queries that hang, and a reader that breaks."""
@@ -45,6 +47,9 @@ class Faulty(Reader):
 
     def status(self) -> dict[str, object]:
         raise Unavailable("the log is away", retry_after=7, hint="start it")
+
+    def stats(self, **more: Any) -> Answer:
+        return Answer(pa.table({"rows": range(LARGE)}), {})
 
     def symbols(self, **more: Any) -> Answer:
         raise Broken("two rows at one offset", place="trades")
@@ -123,6 +128,43 @@ def test_faults_have_the_shape_too(faulty: tuple[Faulty, httpx.Client]) -> None:
     assert check_error(response, 503, "UNAVAILABLE")["hint"] == "start it"
     assert response.headers["retry-after"] == "7"
     assert client.get("/health/live").status_code == 200
+
+
+def test_a_body_of_a_hundred_megabytes_is_refused(faulty: tuple[Faulty, httpx.Client]) -> None:
+    _, client = faulty
+    began = time.monotonic()
+    response = client.post("/v1/trades/query", content=b"x" * 100_000_000)
+    check_error(response, 413, "PAYLOAD_TOO_LARGE")
+    assert time.monotonic() - began < 20
+
+
+def test_large_answers_stream_whole(faulty: tuple[Faulty, httpx.Client]) -> None:
+    _, client = faulty
+    for name in ("json", "ndjson", "csv", "arrow"):
+        response = client.get("/v1/stats", params={"format": name})
+        assert response.headers["transfer-encoding"] == "chunked"
+        if name == "json":
+            assert [row["rows"] for row in response.json()["data"]] == list(range(LARGE))
+        elif name == "arrow":
+            assert pa.ipc.open_stream(response.content).read_all().num_rows == LARGE
+        else:
+            assert response.text.count("\n") == LARGE + (name == "csv")
+    with client.stream("GET", "/v1/stats") as cut:
+        assert next(cut.iter_bytes())
+    assert client.get("/health/live").status_code == 200
+
+
+def test_an_audit_that_fails_is_told() -> None:
+    def unavailable() -> dict[str, object]:
+        raise Unavailable("the log is away")
+
+    def broken() -> dict[str, object]:
+        raise ValueError("a fault of K2")
+
+    for audit, words in ((unavailable, "the log is away"), (broken, "the audit itself failed")):
+        with running(Faulty(), audit, audit_seconds=0.05) as client:
+            error = check_error(client.get("/v1/audit"), 503, "UNAVAILABLE")
+            assert words in error["message"]
 
 
 def test_a_body_that_grows_is_cut_off(faulty: tuple[Faulty, httpx.Client]) -> None:

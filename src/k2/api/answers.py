@@ -79,7 +79,7 @@ async def answer(
     media_type = FORMATS[name].media_type
     if made.rest is None:
         return Response(made.first, headers=headers, media_type=media_type)
-    body = _stream(request, at.workers, made.first, made.rest)
+    body = _stream(at.workers, made.first, made.rest)
     return StreamingResponse(body, headers=headers, media_type=media_type)
 
 
@@ -108,11 +108,9 @@ class _Made:
     rest: Iterator[bytes] | None
 
 
-async def _stream(
-    request: Request, workers: Workers, first: bytes, rest: Iterator[bytes]
-) -> AsyncIterator[bytes]:
+async def _stream(workers: Workers, first: bytes, rest: Iterator[bytes]) -> AsyncIterator[bytes]:
     yield first
-    while (part := await workers.run(request, lambda _: next(rest, None))) is not None:
+    while (part := await workers.step(lambda: next(rest, None))) is not None:
         yield part
 
 

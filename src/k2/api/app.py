@@ -73,7 +73,6 @@ def create_app(
         yield
         if again is not None:
             again.cancel()
-        await asyncio.to_thread(auditor.close)
         await asyncio.to_thread(workers.close)
 
     app = FastAPI(

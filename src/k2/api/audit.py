@@ -1,14 +1,18 @@
 """The auditor: runs the audit now and then, one at a time, and remembers what it found."""
 
 import asyncio
+import contextlib
+import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from k2.errors import K2Error
+
+_log = logging.getLogger("k2.api")
 
 Report = Mapping[str, object]
 """What an audit found, JSON-ready: `ok`, `partitions`, and what else it says."""
@@ -33,12 +37,11 @@ def utc(when: datetime) -> str:
 
 
 class Auditor:
-    """Runs `audit` in a thread of its own. Any number may wait for the same run."""
+    """Runs `audit` in a thread, one at a time. Any number may wait for the same run."""
 
     def __init__(self, audit: Callable[[], Report], clock: Callable[[], datetime]) -> None:
         self._audit = audit
         self._clock = clock
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="k2-audit")
         self._running: asyncio.Future[Found] | None = None
         self.last: Found | None = None
 
@@ -54,8 +57,10 @@ class Auditor:
         """A finished audit that began after this call, or one that was running already."""
         if self._running is None:
             loop = asyncio.get_running_loop()
-            self._running = loop.run_in_executor(self._thread, self._once)
-            self._running.add_done_callback(self._ended)
+            self._running = loop.create_future()
+            # A daemon: an audit of a long log must not hold up the end of the server.
+            work = threading.Thread(target=self._work, args=(loop, self._running), daemon=True)
+            work.start()
         return await asyncio.shield(self._running)
 
     async def run_now_and_then(self, every_seconds: float) -> None:
@@ -64,6 +69,11 @@ class Auditor:
             found = await self.run()
             await asyncio.sleep(max(every_seconds, _REST * found.seconds))
 
+    def _work(self, loop: asyncio.AbstractEventLoop, running: "asyncio.Future[Found]") -> None:
+        found = self._once()
+        with contextlib.suppress(RuntimeError):  # the server ended meanwhile
+            loop.call_soon_threadsafe(self._end, running, found)
+
     def _once(self) -> Found:
         began = time.perf_counter()
         report, wrong = None, None
@@ -71,12 +81,12 @@ class Auditor:
             report = self._audit()
         except K2Error as error:
             wrong = str(error)
-        self.last = Found(report, wrong, self._clock(), time.perf_counter() - began)
-        return self.last
+        except Exception:  # noqa: BLE001 - the outermost loop of this thread: tell, live on
+            _log.exception("the audit failed")
+            wrong = "the audit itself failed; the server's log has the cause"
+        return Found(report, wrong, self._clock(), time.perf_counter() - began)
 
-    def _ended(self, _: object) -> None:
+    def _end(self, running: "asyncio.Future[Found]", found: Found) -> None:
+        self.last = found
         self._running = None
-
-    def close(self) -> None:
-        """Wait for the audit that runs, if one does."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        running.set_result(found)

@@ -46,7 +46,7 @@ def _serve(name: str) -> None:
             return Response(status_code=304, headers=headers)
         return Response(content, headers=headers, media_type=_MEDIA_TYPES[kind])
 
-    router.add_api_route(_SHORT.get(name, f"/{name}"), file, methods=["GET"])
+    router.add_api_route(_SHORT.get(name, f"/{name}"), file, methods=["GET", "HEAD"])
 
 
 for _name in sorted(_names(_WEB)):

@@ -87,6 +87,10 @@ class Workers:
                 raise
             raise self._late() from error
 
+    async def step(self, work: Callable[[], T]) -> T:
+        """What `work` returns, a short piece of a job that has waited in the line before."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
     def _submit(self, work: Callable[[Leave], T], leave: Leave) -> "Future[T]":
         with self._lock:
             if self._held >= self.limits.threads + self.limits.waiting:
