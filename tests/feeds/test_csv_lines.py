@@ -16,7 +16,8 @@ from k2.errors import BadInput
 from k2.feeds import EndOfFeed
 from k2.feeds.csv import open_file
 from k2.feeds.mapped import lines
-from tests.feeds.reading import NOON, Whole, plain, read_file
+from k2.feeds.mapping import parse_mapping
+from tests.feeds.reading import NOON, PLAIN, Whole, plain, read_file
 
 GOOD = b"2026-03-02 10:00:00.000,1.5,10"
 
@@ -80,12 +81,14 @@ def test_a_line_that_is_none_is_kept_whole(
 
 def test_a_line_longer_than_any_block_is_cut(tmp_path: Path) -> None:
     endless = b"9" * (3 * lines.MAX_KEPT_BYTES)
-    for last in (b"", b"\n" + GOOD):
+    long = (2, None, "the line has 3,145,728 bytes, of which the first 1,048,576 are kept")
+    for last, more in (
+        (b"", []),
+        (b"\n" + GOOD + b"\nx", [(4, None, "the line has 1 column, not 3")]),
+    ):
         found = read(tmp_path, GOOD + b"\n" + endless + last)
         assert found.records.num_rows == 1 + bool(last)
-        assert found.refused() == [
-            (2, None, "the line has 3,145,728 bytes, of which the first 1,048,576 are kept")
-        ]
+        assert found.refused() == [long, *more]
         assert found.rejects.column("raw")[0].as_py() == endless[: lines.MAX_KEPT_BYTES]
 
 
@@ -135,6 +138,23 @@ def test_other_delimiters_and_blanks_around_values(tmp_path: Path) -> None:
         ("header = false", 'header = false\ndelimiter = "|"\ntrim = true'),
     )
     assert found.column("quantity") == [Decimal(10)]
+
+
+def test_a_side_is_empty_where_price_and_quantity_are_zero(tmp_path: Path) -> None:
+    quotes = PLAIN.replace("[trades", "[quotes").replace('"price", "q', '"b", "bq", "a", "aq", "q')
+    quotes = quotes.replace("header =", "zero_side_is_empty = true\nheader =")
+    names = {"bid_price": "b", "bid_quantity": "bq", "ask_price": "a", "ask_quantity": "aq"}
+    fields = "\n".join(f'{name} = "{column}"' for name, column in names.items())
+    fields = quotes.replace('price = "price"\nquantity = "quantity"', fields)
+    path = tmp_path / "x.csv"
+    path.write_text(
+        "".join(f"{GOOD.decode()[:23]},{row},\n" for row in ("0.0,0,5,0", "0,7,00.0,-0"))
+    )
+    found = read_file(path, parse_mapping(fields, "quotes.toml"), "quotes")
+    assert found.column("bid_price") == [None, 0]
+    assert found.column("bid_quantity") == [None, 7]
+    assert found.column("ask_price") == [5, None]
+    assert found.column("ask_quantity") == [0, None]
 
 
 def test_quoted_values(tmp_path: Path) -> None:

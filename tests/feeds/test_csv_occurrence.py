@@ -100,6 +100,17 @@ def test_ascending_times_need_no_second_reading_and_little_memory() -> None:
     assert max(found) > 5
 
 
+def test_records_that_left_the_window_are_not_forgotten() -> None:
+    """Of one time, and of one symbol among others."""
+    one: list[Row] = [("A", 1, "1", None), ("A", 1, "2", None), ("A", 1, "1", None)]
+    other: list[Row] = [("A", 1, "1", None), ("B", 5, "1", None), ("A", 1, "1", None)]
+    for rows in (one, other):
+        occurrences = Occurrences(lambda rows=rows: iter([table_of(rows)]), window=1)  # type: ignore[misc]
+        found = [int(occurrences.number(table_of([row]))[0]) for row in rows]
+        occurrences.close()
+        assert found == [0, 0, 1]
+
+
 def test_temporary_files_are_removed(tmp_path: Path) -> None:
     rows: list[Row] = [("A", 9 - n, "1", None) for n in range(9)]
     occurrences = Occurrences(lambda: iter([table_of(rows)]), 1, tmp_path)

@@ -46,7 +46,6 @@ class Occurrences:
         self._window = window
         self._folder = folder
         self._hashes = np.zeros((2, 0), np.uint64)
-        self._ordinals = np.zeros(0, np.int32)
         self._times = np.zeros(0, np.int64)
         self._symbols = np.zeros(0, np.int64)
         self._codes: dict[str, int] = {}
@@ -72,31 +71,22 @@ class Occurrences:
         return found
 
     def _by_window(self, hashes: Hashes, times: Ints, symbols: Ints) -> npt.NDArray[np.int32]:
-        # Only remembered records at or after the block's first time can have equals in it.
+        # Only remembered records at or after the block's first time can have equals in it. All of
+        # those are remembered: what left the window has no time of a record in the block.
         near = self._times >= times.min()
-        old = int(near.sum())
         both = np.concatenate([self._hashes[:, near], hashes], axis=1)
-        order = _order(both)
-        ranks, starts = _ranks(both[:, order])
-        ordinals = np.empty(len(order), np.int32)
-        ordinals[order] = ranks
-        # The window may have let go of the first of a group; the oldest that is left knows its own.
-        base = np.concatenate([self._ordinals[near], np.zeros(len(times), np.int32)])[order]
-        ordinals[order] += base[starts]
-        self._remember(hashes, ordinals[old:], times, symbols)
-        return ordinals[old:]
+        ordinals = _ordinals(both)[int(near.sum()) :]
+        self._remember(hashes, times, symbols)
+        return ordinals
 
-    def _remember(
-        self, hashes: Hashes, ordinals: npt.NDArray[np.int32], times: Ints, symbols: Ints
-    ) -> None:
+    def _remember(self, hashes: Hashes, times: Ints, symbols: Ints) -> None:
         self._hashes = np.concatenate([self._hashes, hashes], axis=1)
-        self._ordinals = np.concatenate([self._ordinals, ordinals])
         self._times = np.concatenate([self._times, times])
         self._symbols = np.concatenate([self._symbols, symbols])
         extra = len(self._times) - self._window
         if extra > 0:
             np.maximum.at(self._floors, self._symbols[:extra], self._times[:extra])
-            self._hashes, self._ordinals = self._hashes[:, extra:], self._ordinals[extra:]
+            self._hashes = self._hashes[:, extra:]
             self._times, self._symbols = self._times[extra:], self._symbols[extra:]
 
     def _times_of(self, table: pa.Table) -> Ints:
@@ -152,9 +142,7 @@ class _Spill:
                 spilled = np.fromfile(path, _SPILLED)
                 path.unlink()
                 hashes = np.stack([spilled["high"], spilled["low"]])
-                order = _order(hashes)
-                ranks, _ = _ranks(hashes[:, order])
-                ordinals[spilled["row"][order]] = ranks
+                ordinals[spilled["row"]] = _ordinals(hashes)
         return ordinals
 
     def ordinals(self, row: int, n: int) -> npt.NDArray[np.int32]:
@@ -175,13 +163,17 @@ def _order(hashes: Hashes) -> Ints:
     return order
 
 
-def _ranks(ordered: Hashes) -> tuple[npt.NDArray[np.int32], Ints]:
-    """Of sorted hashes: each one's place in its run of equal ones, and where that run starts."""
-    n = ordered.shape[1]
+def _ordinals(hashes: Hashes) -> npt.NDArray[np.int32]:
+    """How many earlier ones each hash equals."""
+    n = hashes.shape[1]
+    order = _order(hashes)
+    ordered = hashes[:, order]
     fresh = np.ones(n, bool)
     fresh[1:] = (ordered[:, 1:] != ordered[:, :-1]).any(axis=0)
     starts = np.maximum.accumulate(np.where(fresh, np.arange(n), 0))
-    return (np.arange(n) - starts).astype(np.int32), starts
+    found = np.empty(n, np.int32)
+    found[order] = np.arange(n) - starts
+    return found
 
 
 def content_hashes(table: pa.Table) -> Hashes:
