@@ -7,13 +7,12 @@ offset that breaks it. Nothing here asks the writer or trusts its memory.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from k2.errors import K2Error
@@ -21,11 +20,13 @@ from k2.ingest.decide import table_of
 from k2.lake import Lake, Snapshot
 from k2.lake.ledgers import ledger_files
 from k2.log import Log
-from k2.model import Topic
+from k2.model import DICTIONARY_TYPE, Topic
 
 _SPAN: Final = 1 << 24
 _READ_BYTES: Final = 16 << 20
 _FATES: Final = ("committed", "duplicate", "rejected")
+
+Offsets = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -72,42 +73,37 @@ def audit(log: Log, lake: Lake) -> Audit:
 
 
 def _audit_topics(log: Log, lake: Lake) -> Iterator[PartitionAudit]:
-    for name, partitions in sorted(log.topics().items()):
-        topic = Topic.parse(name)
-        if topic is None:
-            continue
-        # Tables before the log's ends: what is committed in between is in flight, never wrong.
-        snapshot = lake.table(table_of(topic.kind)).snapshot()
-        files = _files(lake, snapshot, table_of(topic.kind))
-        for partition in range(partitions):
-            yield _audit_partition(log, snapshot, files, name, partition)
-
-
-def _files(lake: Lake, snapshot: Snapshot, table: str) -> Mapping[str, Sequence[str]]:
-    """Paths by fate; a path that stands twice in a snapshot stands twice here."""
-    rows = [f.path for f in snapshot.files.select()]
-    duplicates = [f.path for f in ledger_files(lake, "duplicates")]
-    if table == "rejected":
-        return {"committed": [], "duplicate": duplicates, "rejected": rows}
-    rejected = [f.path for f in ledger_files(lake, "rejected")]
-    return {"committed": rows, "duplicate": duplicates, "rejected": rejected}
+    topics = {name: topic for name in log.topics() if (topic := Topic.parse(name))}
+    tables = sorted({table_of(topic.kind) for topic in topics.values()})
+    # Tables before the log's ends, and ledgers after the tables: what is committed in between is
+    # in flight, never wrong.
+    snapshots = {table: lake.table(table).snapshot() for table in tables}
+    ledgers = {
+        fate: _Cited.by_files([f.path for f in ledger_files(lake, ledger)])
+        for fate, ledger in (("duplicate", "duplicates"), ("rejected", "rejected"))
+    }
+    for table, snapshot in snapshots.items():
+        rows = _Cited.by_files([f.path for f in snapshot.files.select()])
+        cited = {**ledgers, ("rejected" if table == "rejected" else "committed"): rows}
+        for name, topic in sorted(topics.items()):
+            if table_of(topic.kind) == table:
+                for partition in range(log.topics()[name]):
+                    yield _audit_partition(log, snapshot, cited, name, partition)
 
 
 def _audit_partition(
-    log: Log, snapshot: Snapshot, files: Mapping[str, Sequence[str]], topic: str, partition: int
+    log: Log, snapshot: Snapshot, cited: Mapping[str, "_Cited"], topic: str, partition: int
 ) -> PartitionAudit:
     start, end = log.start_offset(topic, partition), log.end_offset(topic, partition)
     known = snapshot.offsets.get(topic)
     begun = known is not None and partition in known.next_offset
     limit = known.next_offset[partition] if known and begun else start
-    # Ledgers were read after the snapshot: what later commits brought them is not counted here.
-    span = {"committed": (start, _END)}
     places = {
-        fate: _offsets(paths, topic, partition, span.get(fate, (start, limit)))
-        for fate, paths in files.items()
+        fate: of.offsets(topic, partition, start, _END if fate == "committed" else limit)
+        for fate, of in cited.items()
     }
-    counts = {fate: len(place.offsets) for fate, place in places.items()}
-    wrong: list[tuple[int, str]] = [p for place in places.values() for p in place.problems]
+    counts = {fate: len(places[fate]) if fate in places else 0 for fate in _FATES}
+    wrong: list[tuple[int, str]] = []
     if known is not None and known.log_id != log.identity(topic):
         wrong.append((start, "the topic was made anew: the table was written from another log"))
     if limit > end:
@@ -119,7 +115,7 @@ def _audit_partition(
         wrong += problem
         decided = np.zeros(high - low, np.int64)
         for place in places.values():
-            mine = place.offsets[(place.offsets >= low) & (place.offsets < high)]
+            mine = place[(place >= low) & (place < high)]
             decided += np.bincount(mine - low, minlength=high - low)
         here = np.arange(low, high) < limit
         absent += int(np.count_nonzero(~present[: max(0, end - low)]))
@@ -128,6 +124,8 @@ def _audit_partition(
     if limit == end and not wrong and _rows_past(places, max(end, limit)):
         wrong.append((max(end, limit), "a table has rows past the end of the log"))
     first = min(wrong, default=None)
+    unreadable = [problem for of in cited.values() for problem in of.problems]
+    told = [*([first[1]] if first else []), *unreadable]
     return PartitionAudit(
         topic,
         partition,
@@ -141,7 +139,7 @@ def _audit_partition(
         0,
         in_flight,
         first[0] if first else None,
-        first[1] if first else None,
+        "; ".join(told) or None,
     )
 
 
@@ -168,8 +166,8 @@ def _first_wrong(
     return [(low + at, problem)]
 
 
-def _rows_past(places: Mapping[str, "_Places"], end: int) -> bool:
-    return any(bool((place.offsets >= end).any()) for place in places.values())
+def _rows_past(places: Mapping[str, Offsets], end: int) -> bool:
+    return any(bool((place >= end).any()) for place in places.values())
 
 
 def _present(
@@ -193,34 +191,43 @@ def _present(
 
 
 @dataclass(frozen=True)
-class _Places:
-    """Offsets, in any order and perhaps repeated, and what could not be read."""
+class _Cited:
+    """The places in the log that rows of files cite, each as often as it is cited."""
 
-    offsets: npt.NDArray[np.int64]
-    problems: list[tuple[int, str]]
+    topics: pa.ChunkedArray
+    partitions: npt.NDArray[np.int32]
+    all_offsets: Offsets
+    problems: tuple[str, ...]
+
+    @classmethod
+    def by_files(cls, paths: Sequence[str]) -> "_Cited":
+        """Read every file; a path that stands twice is read twice, one that is gone is told."""
+        tables, problems = [_CITED.empty_table()], []
+        for path in paths:
+            try:
+                table = pq.read_table(path, columns=_CITED.names, partitioning=None)
+                tables.append(table.cast(_CITED))
+            except FileNotFoundError:
+                # Its rows are missed one by one below; this says why.
+                problems.append(f"the file {path} is gone")
+            except (OSError, pa.ArrowException) as error:
+                problems.append(f"the file {path} cannot be read: {error}")
+        found = pa.concat_tables(tables).unify_dictionaries()
+        return cls(
+            found["log_topic"],
+            found["log_partition"].to_numpy(),
+            found["log_offset"].to_numpy(),
+            tuple(problems),
+        )
+
+    def offsets(self, topic: str, partition: int, low: int, high: int) -> Offsets:
+        """Offsets of one partition within [low, high), in any order."""
+        mask = pc.equal(self.topics, topic).to_numpy() & (self.partitions == partition)
+        mask &= (self.all_offsets >= low) & (self.all_offsets < high)
+        return self.all_offsets[mask]
 
 
-def _offsets(paths: Sequence[str], topic: str, partition: int, span: tuple[int, int]) -> _Places:
-    """Offsets within the half-open span that rows in these files say they came from."""
-    condition = (
-        (ds.field("log_topic") == topic)
-        & (ds.field("log_partition") == partition)
-        & (ds.field("log_offset") >= span[0])
-        & (ds.field("log_offset") < span[1])
-    )
-    found, problems = [np.zeros(0, np.int64)], []
-    for path in paths:
-        if not Path(path).exists():
-            # Its rows are missed one by one below; this says why.
-            problems += [(_END, f"the file {path} is gone")]
-            continue
-        try:
-            table = pq.read_table(path, columns=["log_offset"], filters=condition)
-        except (OSError, pa.ArrowException) as error:
-            problems += [(_END, f"the file {path} cannot be read: {error}")]
-            continue
-        found.append(table["log_offset"].to_numpy())
-    return _Places(np.concatenate(found), problems)
-
-
+_CITED: Final = pa.schema(
+    [("log_topic", DICTIONARY_TYPE), ("log_partition", pa.int32()), ("log_offset", pa.int64())]
+)
 _END: Final = np.iinfo(np.int64).max
