@@ -1,5 +1,7 @@
 """The one command behind the ledgers: rejected, duplicates, gaps, commits."""
 
+from collections.abc import Sequence
+
 import click
 
 from k2.cli.options import output_options, reader_of, settings_option
@@ -7,8 +9,11 @@ from k2.cli.show import Output
 from k2.settings import Settings
 
 
-def ledger_command(name: str, what: str) -> click.Command:
-    """The command that lists one ledger's newest entries; `what` describes it."""
+def ledger_command(name: str, what: str, columns: Sequence[str]) -> click.Command:
+    """The command that lists one ledger's newest entries.
+
+    `what` describes it, `columns` are those that a table shows.
+    """
 
     @click.command(name, help=what)
     @click.option(
@@ -19,6 +24,6 @@ def ledger_command(name: str, what: str) -> click.Command:
     def command(settings: Settings, output: Output, limit: int) -> None:
         with reader_of(settings) as reader:
             answer = reader.ledger(name, limit=limit)
-        output.write(answer, limit=limit)
+        output.write(answer, columns=columns, limit=limit)
 
     return command

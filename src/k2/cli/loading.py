@@ -92,9 +92,8 @@ class _Recorder(Producer):
 
 
 def _described(reject: Mapping[str, Any]) -> str:
-    column = f"{reject['column']} " if reject["column"] else ""
     expected = f" (expected {reject['expected']})" if reject["expected"] else ""
-    return f"{reject['file']} line {reject['line']:,}: {column}{reject['reason']}{expected}"
+    return f"{reject['file']} line {reject['line']:,}: {reject['reason']}{expected}"
 
 
 def _append(

@@ -45,7 +45,8 @@ def command(
 
     Ctrl-C ends it cleanly. Whatever K2_HOME says, it keeps to a folder of its own.
     """
-    with _folder(home or context.find_root().obj) as folder, stop_on_signals() as stop:
+    kept = home or context.find_root().obj
+    with _folder(kept) as folder, stop_on_signals() as stop:
         environment = {k: v for k, v in os.environ.items() if not _is_of_another_home(k)}
         settings = load_settings(folder, environment)
         host = settings.serve.host
@@ -68,7 +69,7 @@ def command(
         finally:
             ended.set()
             shower.join()
-            say("ended" if home else "ended, and its folder is gone")
+            say("ended" if kept else "ended, and its folder is gone")
 
 
 def _is_of_another_home(variable: str) -> bool:
