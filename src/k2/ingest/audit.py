@@ -5,7 +5,7 @@ Comes in: a log and a lake, live or not. Goes out: for each partition
 offset that breaks it. Nothing here asks the writer or trusts its memory.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -22,9 +22,9 @@ from k2.lake.ledgers import ledger_files
 from k2.log import Log
 from k2.model import DICTIONARY_TYPE, Topic
 
-_SPAN: Final = 1 << 24
+_SPAN: Final = 1 << 25
+"""Offsets of each partition that are compared at once: bounds the memory, two bytes an offset."""
 _READ_BYTES: Final = 16 << 20
-_FATES: Final = ("committed", "duplicate", "rejected")
 
 Offsets = npt.NDArray[np.int64]
 
@@ -69,164 +69,205 @@ class Audit:
 
 def audit(log: Log, lake: Lake) -> Audit:
     """Count the fate of every record that the log keeps. The system may be running meanwhile."""
-    return Audit(tuple(_audit_topics(log, lake)))
-
-
-def _audit_topics(log: Log, lake: Lake) -> Iterator[PartitionAudit]:
     topics = {name: topic for name in log.topics() if (topic := Topic.parse(name))}
     tables = sorted({table_of(topic.kind) for topic in topics.values()})
     # Tables before the log's ends, and ledgers after the tables: what is committed in between is
     # in flight, never wrong.
     snapshots = {table: lake.table(table).snapshot() for table in tables}
-    ledgers = {
-        fate: _Cited.by_files([f.path for f in ledger_files(lake, ledger)])
+    ledgers = [
+        _File(fate, file.path)
         for fate, ledger in (("duplicate", "duplicates"), ("rejected", "rejected"))
-    }
+        for file in ledger_files(lake, ledger)
+    ]
+    found: list[PartitionAudit] = []
     for table, snapshot in snapshots.items():
-        rows = _Cited.by_files([f.path for f in snapshot.files.select()])
-        cited = {**ledgers, ("rejected" if table == "rejected" else "committed"): rows}
-        for name, topic in sorted(topics.items()):
-            if table_of(topic.kind) == table:
-                for partition in range(log.topics()[name]):
-                    yield _audit_partition(log, snapshot, cited, name, partition)
+        mine = [name for name, topic in topics.items() if table_of(topic.kind) == table]
+        if table == "rejected":
+            files = [_File("rejected", f.path) for f in snapshot.files.select()]
+            files += [f for f in ledgers if f.fate == "duplicate"]
+        else:
+            files = [*(_File("committed", f.path) for f in snapshot.files.select()), *ledgers]
+        found += _audit_table(log, snapshot, files, mine)
+    return Audit(tuple(sorted(found, key=lambda p: (p.topic, p.partition))))
 
 
-def _audit_partition(
-    log: Log, snapshot: Snapshot, cited: Mapping[str, "_Cited"], topic: str, partition: int
-) -> PartitionAudit:
-    start, end = log.start_offset(topic, partition), log.end_offset(topic, partition)
-    known = snapshot.offsets.get(topic)
-    begun = known is not None and partition in known.next_offset
-    limit = known.next_offset[partition] if known and begun else start
-    places = {
-        fate: of.offsets(topic, partition, start, _END if fate == "committed" else limit)
-        for fate, of in cited.items()
-    }
-    counts = {fate: len(places[fate]) if fate in places else 0 for fate in _FATES}
-    wrong: list[tuple[int, str]] = []
-    if known is not None and known.log_id != log.identity(topic):
-        wrong.append((start, "the topic was made anew: the table was written from another log"))
-    if limit > end:
-        wrong.append((end, f"the log ends here, and the table was committed up to {limit}"))
-    absent = in_flight = 0
-    for low in range(start, max(end, limit), _SPAN):
-        high = min(low + _SPAN, max(end, limit))
-        present, problem = _present(log, topic, partition, low, high, end)
-        wrong += problem
-        decided = np.zeros(high - low, np.int64)
-        for place in places.values():
-            mine = place[(place >= low) & (place < high)]
-            decided += np.bincount(mine - low, minlength=high - low)
-        here = np.arange(low, high) < limit
-        absent += int(np.count_nonzero(~present[: max(0, end - low)]))
-        in_flight += int(np.count_nonzero(present & ~here))
-        wrong += _first_wrong(low, present, decided, here)
-    if limit == end and not wrong and _rows_past(places, max(end, limit)):
-        wrong.append((max(end, limit), "a table has rows past the end of the log"))
-    first = min(wrong, default=None)
-    unreadable = [problem for of in cited.values() for problem in of.problems]
-    told = [*([first[1]] if first else []), *unreadable]
-    return PartitionAudit(
-        topic,
-        partition,
-        start,
-        end,
-        counts["committed"],
-        counts["duplicate"],
-        counts["rejected"],
-        0,
-        absent,
-        0,
-        in_flight,
-        first[0] if first else None,
-        "; ".join(told) or None,
-    )
+def _audit_table(
+    log: Log, snapshot: Snapshot, files: Sequence["_File"], topics: Sequence[str]
+) -> list[PartitionAudit]:
+    counts = log.topics()
+    tallies = [_Tally(log, snapshot, topic, p) for topic in topics for p in range(counts[topic])]
+    low = 0
+    while any(tally.has(low) for tally in tallies):
+        for tally in tallies:
+            tally.begin(low)
+        for file in files:
+            for tally in tallies:
+                tally.add(file)
+            file.release()
+        for tally in tallies:
+            tally.compare(log)
+        low += _SPAN
+    problems = [problem for file in files if (problem := file.problem)]
+    return [tally.to_audit(problems) for tally in tallies]
 
 
-def _first_wrong(
-    low: int,
-    present: npt.NDArray[np.bool_],
-    decided: npt.NDArray[np.int64],
-    committed: npt.NDArray[np.bool_],
-) -> list[tuple[int, str]]:
-    """The first offset of a span whose number of fates is not what it must be, and how so."""
-    expected = (present & committed).astype(np.int64)
-    differs = np.flatnonzero(decided != expected)
-    if not len(differs):
-        return []
-    at = int(differs[0])
-    if not committed[at]:
-        problem = "has a fate already, and no commit has reached it"
-    elif decided[at] == 0:
-        problem = "has no fate: it is in the log, and neither row nor ledger knows it"
-    elif not present[at]:
-        problem = "has a fate, and the log holds no such record"
-    else:
-        problem = f"has {decided[at]} fates"
-    return [(low + at, problem)]
+class _File:
+    """A file of rows that cite places in the log; read when first asked, and then span by span."""
 
-
-def _rows_past(places: Mapping[str, Offsets], end: int) -> bool:
-    return any(bool((place >= end).any()) for place in places.values())
-
-
-def _present(
-    log: Log, topic: str, partition: int, low: int, high: int, end: int
-) -> tuple[npt.NDArray[np.bool_], list[tuple[int, str]]]:
-    """Which offsets of [low, high) hold a record, read from the log itself, which ends at `end`."""
-    present = np.zeros(high - low, np.bool_)
-    offset = low
-    while offset < min(high, end):
-        try:
-            batches = log.read(topic, partition, offset, _READ_BYTES)
-        except K2Error as error:
-            return present, [(offset, f"the log cannot be read here: {error}")]
-        if not batches:
-            break
-        for batch in batches:
-            mine = batch.offsets[(batch.offsets >= low) & (batch.offsets < high)]
-            present[mine - low] = True
-            offset = batch.next_offset
-    return present, []
-
-
-@dataclass(frozen=True)
-class _Cited:
-    """The places in the log that rows of files cite, each as often as it is cited."""
-
-    topics: pa.ChunkedArray
-    partitions: npt.NDArray[np.int32]
-    all_offsets: Offsets
-    problems: tuple[str, ...]
-
-    @classmethod
-    def by_files(cls, paths: Sequence[str]) -> "_Cited":
-        """Read every file; a path that stands twice is read twice, one that is gone is told."""
-        tables, problems = [_CITED.empty_table()], []
-        for path in paths:
-            try:
-                table = pq.read_table(path, columns=_CITED.names, partitioning=None)
-                tables.append(table.cast(_CITED))
-            except FileNotFoundError:
-                # Its rows are missed one by one below; this says why.
-                problems.append(f"the file {path} is gone")
-            except (OSError, pa.ArrowException) as error:
-                problems.append(f"the file {path} cannot be read: {error}")
-        found = pa.concat_tables(tables).unify_dictionaries()
-        return cls(
-            found["log_topic"],
-            found["log_partition"].to_numpy(),
-            found["log_offset"].to_numpy(),
-            tuple(problems),
-        )
+    def __init__(self, fate: str, path: str) -> None:
+        self.fate = fate
+        self.problem: str | None = None
+        self._path = path
+        self._bounds: dict[tuple[str, int], tuple[int, int]] | None = None
+        self._cited: dict[tuple[str, int], Offsets] | None = None
 
     def offsets(self, topic: str, partition: int, low: int, high: int) -> Offsets:
-        """Offsets of one partition within [low, high), in any order."""
-        mask = pc.equal(self.topics, topic).to_numpy() & (self.partitions == partition)
-        mask &= (self.all_offsets >= low) & (self.all_offsets < high)
-        return self.all_offsets[mask]
+        """Offsets of one partition within [low, high) that rows cite, each as often as cited."""
+        place = (topic, partition)
+        if self._bounds is not None:
+            first, last = self._bounds.get(place, (0, -1))
+            if last < low or first >= high:
+                return _NO_OFFSETS
+        if self._cited is None:
+            self._cited = self._read()
+        found = self._cited.get(place, _NO_OFFSETS)
+        return found[(found >= low) & (found < high)]
+
+    def release(self) -> None:
+        """Forget the rows; where they lie stays known, so that other spans may leave them out."""
+        self._cited = None
+
+    def _read(self) -> dict[tuple[str, int], Offsets]:
+        cited: dict[tuple[str, int], Offsets] = {}
+        try:
+            table = pq.ParquetFile(self._path).read(columns=_CITED.names).cast(_CITED)
+        except FileNotFoundError:
+            # Its rows are missed one by one; this says why.
+            self.problem = f"the file {self._path} is gone"
+            table = _CITED.empty_table()
+        except (OSError, pa.ArrowException) as error:
+            self.problem = f"the file {self._path} cannot be read: {error}"
+            table = _CITED.empty_table()
+        for topic in pc.unique(table["log_topic"]).to_pylist():
+            mine = table.filter(pc.equal(table["log_topic"], topic))
+            partitions = mine["log_partition"].to_numpy()
+            for partition in np.unique(partitions).tolist():
+                cited[topic, partition] = mine["log_offset"].to_numpy()[partitions == partition]
+        self._bounds = {place: (int(o.min()), int(o.max())) for place, o in cited.items()}
+        return cited
 
 
+class _Tally:
+    """One partition's sum, made span by span."""
+
+    def __init__(self, log: Log, snapshot: Snapshot, topic: str, partition: int) -> None:
+        self._topic, self._partition = topic, partition
+        self._start = log.start_offset(topic, partition)
+        self._end = log.end_offset(topic, partition)
+        known = snapshot.offsets.get(topic)
+        offset = known.next_offset.get(partition) if known else None
+        self._limit = self._start if offset is None else offset
+        self._counts = dict.fromkeys(("committed", "duplicate", "rejected"), 0)
+        self._absent = self._in_flight = 0
+        self._wrong: list[tuple[int, str]] = []
+        self._low = self._high = self._start
+        self._fates = np.zeros(0, np.uint8)
+        if known is not None and known.log_id != log.identity(topic):
+            problem = "the topic was made anew: the table was written from another log"
+            self._wrong.append((self._start, problem))
+        if self._limit > self._end:
+            problem = f"the log ends here, and the table was committed up to {self._limit}"
+            self._wrong.append((self._end, problem))
+
+    @property
+    def _last(self) -> int:
+        return max(self._end, self._limit)
+
+    def has(self, low: int) -> bool:
+        """Whether there are offsets from `low` on, counted from the start offset."""
+        return self._start + low < self._last
+
+    def begin(self, low: int) -> None:
+        """Go on to the next span."""
+        self._low = min(self._start + low, self._last)
+        self._high = min(self._low + _SPAN, self._last)
+        self._fates = np.zeros(self._high - self._low, np.uint8)
+
+    def add(self, file: _File) -> None:
+        """Count what the file's rows cite of this span."""
+        # Ledgers were read after the snapshot: what later commits brought them is not meant here.
+        # Rows past everything known are looked for at the last span.
+        high = self._high if file.fate == "committed" else min(self._high, self._limit)
+        cited = file.offsets(self._topic, self._partition, self._low, high)
+        self._counts[file.fate] += len(cited)
+        np.add.at(self._fates, cited - self._low, 1)
+        if file.fate == "committed" and self._high == self._last:
+            past = file.offsets(self._topic, self._partition, self._last, _END)
+            if len(past):
+                problem = "a row says that it came from here, past the end of the log"
+                self._wrong.append((int(past.min()), problem))
+
+    def compare(self, log: Log) -> None:
+        """Hold the span's fates against what the log holds."""
+        present = self._present(log)
+        offsets = np.arange(self._low, self._high)
+        committed = offsets < self._limit
+        self._absent += int(np.count_nonzero(~present & (offsets < self._end)))
+        self._in_flight += int(np.count_nonzero(present & ~committed))
+        differs = np.flatnonzero(self._fates != (present & committed))
+        if len(differs):
+            at = int(differs[0])
+            problem = _problem(int(self._fates[at]), bool(present[at]), bool(committed[at]))
+            self._wrong.append((self._low + at, problem))
+
+    def _present(self, log: Log) -> npt.NDArray[np.bool_]:
+        """Which offsets of the span hold a record, read from the log itself."""
+        present = np.zeros(self._high - self._low, np.bool_)
+        offset, high = self._low, min(self._high, self._end)
+        while offset < high:
+            try:
+                batches = log.read(self._topic, self._partition, offset, _READ_BYTES)
+            except K2Error as error:
+                self._wrong.append((offset, f"the log cannot be read here: {error}"))
+                break
+            if not batches:
+                break
+            for batch in batches:
+                mine = batch.offsets[(batch.offsets >= self._low) & (batch.offsets < high)]
+                present[mine - self._low] = True
+                offset = batch.next_offset
+        return present
+
+    def to_audit(self, unreadable: Sequence[str]) -> PartitionAudit:
+        """The sum, and the first of all problems."""
+        first = min(self._wrong, key=lambda found: found[0], default=None)
+        told = [*([first[1]] if first else []), *unreadable]
+        return PartitionAudit(
+            self._topic,
+            self._partition,
+            self._start,
+            self._end,
+            **self._counts,
+            shed=0,
+            absent=self._absent,
+            lost=0,
+            in_flight=self._in_flight,
+            first_wrong_offset=first[0] if first else None,
+            problem="; ".join(told) or None,
+        )
+
+
+def _problem(fates: int, present: bool, committed: bool) -> str:
+    if not committed:
+        return "has a fate already, and no commit has reached it"
+    if fates == 0:
+        return "has no fate: it is in the log, and neither row nor ledger knows it"
+    if not present:
+        return "has a fate, and the log holds no such record"
+    return f"has {fates} fates"
+
+
+_NO_OFFSETS: Final = np.zeros(0, np.int64)
 _CITED: Final = pa.schema(
     [("log_topic", DICTIONARY_TYPE), ("log_partition", pa.int32()), ("log_offset", pa.int64())]
 )
