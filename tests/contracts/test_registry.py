@@ -3,7 +3,9 @@
 import copy
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,20 @@ def test_another_handle_sees_what_was_registered(registry: Registry, url: str) -
     again = open_registry(url)
     assert again.subjects() == [SUBJECT]
     again.close()
+
+
+def test_threads_that_register_at_once_get_the_same_id(registry: Registry) -> None:
+    registry.register(SUBJECT, V1)
+    together = threading.Barrier(8)
+
+    def register(_: int) -> int:
+        together.wait()
+        return registry.register(SUBJECT, V2)
+
+    with ThreadPoolExecutor(8) as pool:
+        ids = set(pool.map(register, range(8)))
+    assert len(ids) == 1
+    assert [each.version for each in registry.versions(SUBJECT)] == [1, 2]
 
 
 REGISTRANT = """

@@ -75,6 +75,15 @@ def test_a_log_made_anew_is_not_emptied(log: SqliteLog) -> None:
     assert log.start_offset("t", 0) == log.end_offset("t", 0) == 240
 
 
+@pytest.mark.parametrize(("size", "kept_from"), [(1, 200), (200, 200), (201, 0), (199, 199)])
+def test_not_one_message_too_many_goes(log: SqliteLog, size: int, kept_from: int) -> None:
+    log.create("v", 1)
+    values = pa.array([b"x"] * size, pa.binary())
+    log.append([Append("v", 0, 1, values)] * (1000 // size))
+    retain(log, {("v", 0): 200}, max_age=ALWAYS, max_bytes=0, now=START)
+    assert log.start_offset("v", 0) == kept_from
+
+
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

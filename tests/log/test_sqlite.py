@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -130,6 +131,35 @@ def test_a_file_of_another_layout_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused) as raised:
         SqliteLog(tmp_path / "log.db")
     assert raised.value.found == "layout 99"
+
+
+OPENER = """
+import os, sys, time
+from pathlib import Path
+from k2.log.sqlite import SqliteLog
+for number in range(40):
+    start = time.time() + 0.01
+    children = []
+    for _ in range(5):
+        if (child := os.fork()) == 0:
+            while time.time() < start:
+                pass
+            try:
+                SqliteLog(Path(sys.argv[1], f"{number}.db")).close()
+            except BaseException as error:
+                print(repr(error))
+            os._exit(0)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+"""
+
+
+def test_a_new_file_may_be_opened_by_many_processes_at_once(tmp_path: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", OPENER, tmp_path], stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert told.stdout == ""
 
 
 def test_folders_are_made(tmp_path: Path) -> None:
@@ -317,36 +347,47 @@ def test_damage_is_named_by_topic_partition_and_offset(tmp_path: Path) -> None:
 
 
 FORK = """
-import os, sys
+import os, sys, threading
 from pathlib import Path
 import pyarrow as pa
 from k2.log import Append, open_log
 log = open_log(Path(sys.argv[1]))
 log.create("t", 1)
-def append(name):
-    for number in range(50):
+def append(name, count):
+    for number in range(count):
         values = pa.array([f"{name} {number}".encode()], pa.binary())
         log.append([Append("t", 0, 1, values)])
-append("parent")
-child = os.fork()
-append("child" if child == 0 else "parent")
-if child == 0:
-    log.close()
-    os._exit(0)
-assert os.waitpid(child, 0)[1] == 0
-append("parent")
-assert log.end_offset("t", 0) == 200
+# Another thread is at it while the forks happen.
+thread = threading.Thread(target=append, args=("thread", 300))
+thread.start()
+wait, go = os.pipe()
+children = []
+for child in range(3):
+    append("parent", 10)
+    children.append(os.fork())
+    if children[-1] == 0:
+        os.close(go)
+        append(f"early {child}", 10)
+        os.read(wait, 1)
+        append(f"late {child}", 10)
+        # Dies with the log open: whoever closes last would write back what others left.
+        os._exit(0)
+thread.join()
 log.close()
+os.close(go)
+assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
 """
 
 
-def test_a_child_that_was_forked_may_use_the_log(tmp_path: Path) -> None:
+def test_parent_and_child_go_on_after_a_fork(tmp_path: Path) -> None:
+    """The children append also after their parent has closed the log."""
     path = tmp_path / "log.db"
-    subprocess.run([sys.executable, "-c", FORK, path], check=True)
+    subprocess.run([sys.executable, "-c", FORK, path], check=True, timeout=60)
     with closing(SqliteLog(path)) as log:
         values = read(log)
-    assert len(set(values)) == 100  # the parent told its 50 three times
-    assert len(values) == 200
+    names = Counter(value.decode().rsplit(" ", 1)[0] for value in values)
+    children = {f"{when} {child}": 10 for when in ("early", "late") for child in range(3)}
+    assert names == {"thread": 300, "parent": 30} | children
 
 
 def test_threads_that_end_leave_no_connection_behind(log: SqliteLog) -> None:

@@ -100,7 +100,7 @@ def _cuts(offsets: npt.NDArray[Any]) -> Iterator[tuple[int, int]]:
     start, count = 0, len(offsets) - 1
     while start < count:
         full = int(np.searchsorted(offsets, int(offsets[start]) + BLOB_BYTES))
-        stop = min(max(full, start + 1), start + BLOB_MESSAGES, count)
+        stop = min(full, start + BLOB_MESSAGES, count)
         yield start, stop
         start = stop
 
