@@ -97,7 +97,6 @@ def test_pyiceberg_prunes_by_day_symbol_and_time(lake: Lake) -> None:
     assert planned("symbol = 'SYM003'") == 3
     assert planned("timestamp < '2026-11-20T00:00:00+00:00'") == 0
     assert planned("log_offset >= 600") == 1
-    assert planned("price < 0.50000000") == 0
     assert planned("log_partition = 7") == 0
     assert planned("trade_id = '599'") > 0
 

@@ -64,7 +64,7 @@ def write_parquet(
                 use_dictionary=list(definition.dictionary),
                 column_encoding=definition.encodings,
                 store_decimal_as_integer=True,
-                write_statistics=list(definition.bounded),
+                write_statistics=list(definition.statistics),
                 write_page_index=True,
                 store_schema=False,
                 metadata_collector=sink,
@@ -174,26 +174,26 @@ def describe(
 ) -> dict[str, Any]:
     """Iceberg's description of a Parquet file, from its footer."""
     nulls, counts, lower, upper = [], [], [], []
-    types = {c.name: c.arrow for c in definition.columns}
+    columns = {c.name: c for c in definition.columns}
     position = {footer.schema.column(i).path: i for i in range(footer.num_columns)}
     for name in definition.bounded:
         if name not in position:
             continue
-        column = position[name]
+        column, key = columns[name], field_ids[name]
         statistics = [
-            footer.row_group(g).column(column).statistics for g in range(footer.num_row_groups)
+            footer.row_group(g).column(position[name]).statistics
+            for g in range(footer.num_row_groups)
         ]
-        key = field_ids[name]
-        counts.append({"key": key, "value": footer.num_rows})
         if any(s is None or not s.has_null_count for s in statistics):
             continue
-        missing = sum(s.null_count for s in statistics)
-        nulls.append({"key": key, "value": missing})
+        if not column.required:
+            counts.append({"key": key, "value": footer.num_rows})
+            nulls.append({"key": key, "value": sum(s.null_count for s in statistics)})
         valued = [s for s in statistics if s.num_values]
         if valued and all(s.has_min_max for s in valued):
-            kind = types[name]
-            lower.append({"key": key, "value": to_bound(min(s.min for s in valued), kind)})
-            upper.append({"key": key, "value": to_bound(max(s.max for s in valued), kind)})
+            least, greatest = min(s.min for s in valued), max(s.max for s in valued)
+            lower.append({"key": key, "value": to_bound(least, column.arrow)})
+            upper.append({"key": key, "value": to_bound(greatest, column.arrow)})
     return {
         "content": 0,
         "file_path": uri,

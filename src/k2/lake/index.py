@@ -21,6 +21,7 @@ _NO_DATE: Final = np.iinfo(np.int32).min
 _NO_BUCKET: Final = -1
 # No UTF-8 text holds the byte 0xff: this is after every one.
 _LAST_TEXT: Final = b"\xff"
+_READ: Final = ("symbol", "trade_id", "commit_sequence")
 _DAWN: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 T = TypeVar("T")
@@ -88,7 +89,7 @@ def columns_of(
     entries: Sequence[Entry], field_ids: Mapping[str, int], time: str | None
 ) -> FileColumns:
     """The columns of a manifest's live entries; `time` names the table's time column."""
-    read = _Bounds(entries, field_ids)
+    read = _Bounds(entries, field_ids, time)
     files = [entry["data_file"] for entry in entries]
     partitions = [file["partition"] for file in files]
     sequence = np.array([entry["sequence_number"] for entry in entries], np.int64)
@@ -116,12 +117,20 @@ def columns_of(
 class _Bounds:
     """The bounds of each entry, by column."""
 
-    def __init__(self, entries: Sequence[Entry], field_ids: Mapping[str, int]) -> None:
+    def __init__(
+        self, entries: Sequence[Entry], field_ids: Mapping[str, int], time: str | None
+    ) -> None:
         self._ids = field_ids
         self._files = [entry["data_file"] for entry in entries]
+        wanted = frozenset(field_ids.get(name, -1) for name in _READ) | {
+            field_ids.get(time or "", -1)
+        }
         self._maps: dict[str, list[dict[int, Any]]] = {
-            name: [{e["key"]: e["value"] for e in file.get(name) or ()} for file in self._files]
-            for name in ("lower_bounds", "upper_bounds", "null_value_counts")
+            which: [
+                {e["key"]: e["value"] for e in file.get(which) or () if e["key"] in wanted}
+                for file in self._files
+            ]
+            for which in ("lower_bounds", "upper_bounds", "null_value_counts")
         }
 
     def texts(self, column: str, which: str, missing: bytes) -> Texts:

@@ -14,7 +14,7 @@ from k2.errors import BadInput, Broken, NotFound, Refused
 from k2.lake import expire, metadata
 from k2.lake.catalog import Catalog
 from k2.lake.commit import Change, Commit, change_of, publish
-from k2.lake.files import WrittenFile, describe, sync, write_new, write_parquet
+from k2.lake.files import WrittenFile, describe, sync, unwritable, write_new, write_parquet
 from k2.lake.index import local
 from k2.lake.manifest import EPOCH, ManifestFormat
 from k2.lake.metadata import FRESH_SPEC, SETTLED_SPEC, Metadata
@@ -60,11 +60,10 @@ class LakeTable:
     def head(self) -> Head:
         """The present metadata document and what follows from it."""
         head = self._head
-        location = self._location()
-        if head is not None and head.location == location:
+        if head is not None and head.location == self._location():
             return head
         with self._lock:
-            return self._load(location)
+            return self._load(self._location())
 
     def _load(self, location: str) -> Head:
         while self._head is None or self._head.location != location:
@@ -110,17 +109,11 @@ class LakeTable:
         if (exchange_date is None) == self.definition.partitioned:
             raise BadInput("records have an exchange_date, ledgers have none", place=self.name)
         partition: dict[str, int] = {}
-        folder = self._data_folder(head.metadata)
         if exchange_date is not None:
             partition["exchange_date"] = (exchange_date - EPOCH).days
-            folder /= f"exchange_date={exchange_date}"
         if bucket is not None:
             partition["symbol_bucket"] = bucket
-            folder /= f"symbol_bucket={bucket}"
-        if not folder.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            sync([folder.parent, folder.parent.parent])
-        path = folder / f"{self.unique()}.parquet"
+        path = self._data_folder(exchange_date, bucket) / f"{self.unique()}.parquet"
         footer = write_parquet(path, table, self.definition, ids)
         return self._written(path, footer, ids, partition)
 
@@ -198,8 +191,21 @@ class LakeTable:
         with self._lock:
             return self._load(location)
 
-    def _data_folder(self, document: Metadata) -> Path:
-        return Path(local(document["location"])) / "data"
+    def _data_folder(self, day: date | None, bucket: int | None) -> Path:
+        """The folder of a table partition's files, made if missing; nothing reads its name."""
+        home = Path(local(self.head().metadata["location"]))
+        folder = home / "data"
+        if day is not None:
+            folder /= f"exchange_date={day}"
+        if bucket is not None:
+            folder /= f"symbol_bucket={bucket}"
+        if not folder.exists():
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise unwritable(folder, error) from error
+            sync([parent for parent in folder.parents if parent.is_relative_to(home)])
+        return folder
 
     # ------------------------------------------------------------------ making and evolving
 
