@@ -157,6 +157,25 @@ def test_a_side_is_empty_where_price_and_quantity_are_zero(tmp_path: Path) -> No
     assert found.column("ask_quantity") == [0, None]
 
 
+def test_quotes_may_be_known_by_the_venue_s_number(tmp_path: Path) -> None:
+    quotes = PLAIN.replace("[trades", "[quotes").replace(
+        'price = "price"\nquantity = "quantity"', ""
+    )
+    quotes = quotes.replace("header =", 'identity = "source_sequence"\nheader =')
+    sides = ("bid_price", "bid_quantity", "ask_price", "ask_quantity")
+    fields = "".join(f'{name} = "price"\n' for name in sides)
+    path = tmp_path / "x.csv"
+    path.write_bytes(GOOD + b"\n" + GOOD + b"\n" + GOOD + b".5\n")
+    mapping = parse_mapping(f'{quotes}{fields}source_sequence = "quantity"\n', "quotes.toml")
+    found = read_file(path, mapping, "quotes")
+    assert found.column("source_sequence") == [10, 10]
+    assert found.column("occurrence") == [None, None]
+    assert found.refused() == [(3, "quantity", 'quantity "10.5" is no whole number')]
+    for wrong in ("", 'source_sequence = { column = "quantity", optional = true }\n'):
+        with pytest.raises(BadInput, match="each line must have it"):
+            parse_mapping(f"{quotes}{fields}{wrong}", "quotes.toml")
+
+
 def test_quoted_values(tmp_path: Path) -> None:
     conditions = (
         ('columns = ["time",', 'columns = ["code", "time",'),

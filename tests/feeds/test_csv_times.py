@@ -136,6 +136,19 @@ def test_local_times_as_zoneinfo_reads_them(name: str, moments: list[datetime]) 
     assert back.tolist() == local[exists].tolist()
 
 
+@pytest.mark.parametrize("name", ["Australia/Sydney", "America/New_York"])
+def test_stray_dates_cost_no_time_and_spoil_nothing(name: str) -> None:
+    texts = ["0001-01-01T12:00", "9999-12-30T12:00", *(f"{y}-12-31T23:30" for y in (1999, 2026))]
+    texts += ["2026-07-01T12:00", "2027-01-01T00:30", "1950-07-01T12:00"]
+    moments = [datetime.fromisoformat(text) for text in texts]
+    utc, exists = zone.to_utc(np.array([micros(m) for m in moments]), name, zone.Pass())
+    assert exists.all()
+    rules = ZoneInfo(name)
+    assert utc[2:].tolist() == [
+        micros(m.replace(tzinfo=rules).astimezone(UTC)) for m in moments[2:]
+    ]
+
+
 def _second(text: str) -> int:
     return micros(datetime.fromisoformat(text))
 

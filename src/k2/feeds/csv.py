@@ -62,7 +62,7 @@ def open_feed(rest: str, position: str | None, clock: Clock) -> Feed:
 
 def open_file(
     path: str | Path,
-    mapping: str | FileMapping,
+    mapping: str | Path | FileMapping,
     kind: str,
     *,
     symbol: str | None = None,
@@ -73,7 +73,7 @@ def open_file(
     position: str | None = None,
     block_bytes: int = lines.BLOCK_BYTES,
 ) -> Feed:
-    """A feed of the records of one kind in a file, by a mapping (its name, or one that is loaded).
+    """A feed of the records of one kind in a file, by a mapping (name, path, or loaded).
 
     `symbol` is that of every record, where the file does not say; `exchange` takes the place of the
     mapping's; `instruments` is the file, in the same mapping, that tells symbols by company id.
@@ -82,7 +82,7 @@ def open_file(
     again. Raises `BadInput` for a file, a mapping or a combination that cannot be.
     """
     path = Path(path)
-    known = load_mapping(mapping) if isinstance(mapping, str) else mapping
+    known = mapping if isinstance(mapping, FileMapping) else load_mapping(str(mapping))
     layout = known.layout(kind)
     asked = Asked(path, known, layout, symbol, exchange, instruments, block_bytes)
     return CsvFeed(asked, clock, progress, position)

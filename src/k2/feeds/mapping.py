@@ -271,8 +271,9 @@ def _check_layout(table: Section, layout: Layout) -> None:
     ):
         if key in table.found and layout.kind != kind:
             table.bad(key, f"only {kind} have this")
-    if layout.identity == "source_sequence" and "source_sequence" not in layout.fields:
-        fields.bad("source_sequence", "the identity is this field, and nothing fills it")
+    number = layout.fields.get("source_sequence")
+    if layout.identity == "source_sequence" and (number is None or number.absent):
+        fields.bad("source_sequence", "the identity is this field: each line must have it")
 
 
 def _rules(table: Section, key: str) -> Mapping[str, frozenset[str]]:

@@ -18,6 +18,11 @@ Mask = npt.NDArray[np.bool_]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND: Final = 1_000_000
+_YEAR: Final = 365 * 86_400 * _SECOND
+# Python's calendar ends at the years 1 and 9999, and those around a year are looked at as well.
+_FIRST, _LAST = (
+    (datetime(year, 6, 1, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1) for year in (3, 9996)
+)
 JITTER: Final = 60 * _SECOND
 """Records that are late by less than this (microseconds) do not mean that the clock went back."""
 
@@ -88,21 +93,32 @@ def to_local(utc: Ints, zone: str) -> Ints:
 
 def _changes(zone: str, micros: Ints) -> tuple[Ints, Ints]:
     """Clock changes (microseconds UTC) around these times, and the offsets before and after."""
-    low = _year(int(micros.min())) - 1
-    high = _year(int(micros.max())) + 1
-    years = [_changes_of_year(zone, year) for year in range(low, high + 1)]
-    instants = [instant for _, changes in years for instant, _ in changes]
-    offsets = [years[0][0]] + [offset for _, changes in years for _, offset in changes]
+    low, high = (_year(int(edge)) for edge in (micros.min(), micros.max()))
+    years = set(range(low, min(low + 3, high + 1)))
+    if high - low > 2:
+        # One stray date, of the year 1 or 9999, must not cost all the years between.
+        years = {_year(int(micro)) for micro in np.unique(micros // _YEAR) * _YEAR}
+    instants: list[int] = []
+    offsets = [_changes_of_year(zone, min(years) - 1)[1]]
+    before = None
+    for year in sorted({year + step for year in years for step in (-1, 0, 1, 2)}):
+        begin, offset, changes = _changes_of_year(zone, year)
+        if before is not None and year != before + 1:
+            changes = [(begin, offset), *changes]  # from years before, none of which is asked for
+        instants += [instant for instant, _ in changes]
+        offsets += [offset for _, offset in changes]
+        before = year
     return np.array(instants, np.int64), np.array(offsets, np.int64)
 
 
 def _year(micros: int) -> int:
-    return min(max((_EPOCH + timedelta(microseconds=micros)).year, 2), 9997)
+    inside = min(max(micros, _FIRST), _LAST)
+    return (_EPOCH + timedelta(microseconds=inside)).year
 
 
 @cache
-def _changes_of_year(zone: str, year: int) -> tuple[int, list[tuple[int, int]]]:
-    """The offset as the year (UTC) begins, and each change: its instant and the offset after it."""
+def _changes_of_year(zone: str, year: int) -> tuple[int, int, list[tuple[int, int]]]:
+    """When the year (UTC) begins, the offset then, and the changes: instant and offset after it."""
     rules = ZoneInfo(zone)
 
     def offset(second: int) -> int:
@@ -124,4 +140,4 @@ def _changes_of_year(zone: str, year: int) -> tuple[int, list[tuple[int, int]]]:
                 low, high = (middle, high) if offset(middle) == offset(at) else (low, middle)
             found.append((high * _SECOND, offset(high)))
         at = until
-    return offset(begin), found
+    return begin * _SECOND, offset(begin), found
