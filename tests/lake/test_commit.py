@@ -1,6 +1,9 @@
 """Commits: exact offsets, one winner, nothing half done."""
 
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -196,3 +199,46 @@ def left_over(lake: Lake) -> set[str]:
     named |= {m["manifest_path"] for m in head.manifests}
     folder = lake.folder / "tables" / "trades" / "metadata"
     return {path.name for path in folder.iterdir()} - {uri.rsplit("/", 1)[1] for uri in named}
+
+
+@pytest.mark.slow
+def test_the_thousandth_commit_costs_what_the_tenth_did(lake: Lake) -> None:
+    table = lake.table("trades")
+    seconds = []
+    for n in range(1000):
+        head = table.snapshot().offsets
+        file = table.write(trades(10, first_offset=10 * n), DAY)
+        begun = time.process_time()
+        table.commit(Commit((file,), head, at(10 * n + 10)))
+        seconds.append(time.process_time() - begun)
+        if n % 50 == 49:
+            lake.absorb("trades")
+
+    early, late = sorted(seconds[10:210]), sorted(seconds[800:])
+    assert late[100] < 2 * early[100]
+    assert late[198] < 3 * early[198]
+    assert len(table.head().metadata["snapshots"]) == 100
+    assert table.snapshot().files.rows == 10_000
+
+
+def test_many_threads_look_while_one_commits(lake: Lake) -> None:
+    table = lake.table("trades")
+    append(table, 10)
+    done = threading.Event()
+
+    def look() -> list[tuple[int, int]]:
+        seen = []
+        while not done.is_set():
+            snapshot = table.snapshot()
+            seen.append((snapshot.sequence, snapshot.files.rows))
+        return seen
+
+    with ThreadPoolExecutor(4) as threads:
+        watching = [threads.submit(look) for _ in range(4)]
+        for _ in range(10):
+            append(table, 10)
+        done.set()
+    for watcher in watching:
+        seen = watcher.result()
+        assert seen == sorted(seen)
+        assert all(rows == 10 * sequence for sequence, rows in seen)
