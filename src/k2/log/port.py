@@ -1,8 +1,8 @@
 """What a log is, and what a schema registry is: the two contracts of this room.
 
 A log keeps messages (an Avro datum each, without wire header) in topics, divided into partitions,
-each
-message at an offset that is given once. An adapter is one file beside this one.
+each message at an offset that is given once. An adapter is one file beside this one; it offers
+`open_log(rest)` or `open_registry(rest)`, `rest` being what follows its name and a colon in a URL.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,9 @@ NOT_WIRE_FORMAT = -1
 
 @dataclass(frozen=True)
 class Append:
-    """Messages for one partition, in order: `values` are datums (binary) written with one
-    schema.
+    """Messages for one partition, in order: `values` are datums written with one schema.
+
+    `values` is binary or large_binary, without nulls.
     """
 
     topic: str
@@ -37,8 +38,7 @@ class Batch:
     """Messages of one partition as read: columns of equal length, offsets strictly ascending.
 
     Offsets may jump (control records, aborted transactions, compaction): a jump is *absent*, no
-    gap.
-    `next_offset` is where reading goes on; it may lie past the last message's offset + 1.
+    gap. `next_offset` is where reading goes on; it may lie past the last message's offset + 1.
     """
 
     topic: str
@@ -63,9 +63,7 @@ class Log(Protocol):
         """Make the topic if there is none; an existing one keeps its partitions."""
 
     def topics(self) -> Mapping[str, int]:
-        """Names of the topics of records and their partition counts (compacted ones are left
-        out).
-        """
+        """Names and partition counts of the topics of records (compacted ones are left out)."""
 
     def identity(self, topic: str) -> str:
         """An id that a topic made anew under the same name does not share."""
@@ -94,8 +92,9 @@ class Log(Protocol):
         """Bytes that the partition keeps."""
 
     def trim(self, topic: str, partition: int, before: int) -> int:
-        """Delete messages before offset `before`, perhaps fewer (whole batches); the new start
-        offset.
+        """Delete messages before offset `before`; the new start offset.
+
+        Perhaps fewer are deleted (whole batches), never more.
         """
 
     def put(self, topic: str, key: str, value: str) -> None:
@@ -128,13 +127,15 @@ class Registry(Protocol):
     """
 
     def register(self, subject: str, schema: Mapping[str, Any]) -> int:
-        """The schema's id, made if new. Raises `Refused`, naming the field, if it is
-        incompatible.
+        """The schema's id, made if new.
+
+        Raises `Refused`, naming the field, if it is incompatible, `BadInput` if it is no schema.
         """
 
     def check(self, subject: str, schema: Mapping[str, Any]) -> list[str]:
-        """Why the schema could not be the subject's next version, a sentence each; empty if it
-        could.
+        """Why the schema could not be the subject's next version, a sentence each.
+
+        Empty if it could, or if it is one of the subject's versions already.
         """
 
     def schema(self, schema_id: int) -> Mapping[str, Any]:
