@@ -62,15 +62,19 @@ def absorb(lake: Tables, name: str) -> int:
             found = _rows(name, head, done)
             return [ledger.write(found, None)] if found.num_rows else []
 
-        taken += _take(lake.table(COMMITS), head.snapshot, rows)
+        taken += _take(lake.table(COMMITS), head.snapshot, rows, made_here=True)
     return taken
 
 
 Files = Callable[[LakeTable, Snapshot, int], list[WrittenFile]]
 
 
-def _take(ledger: LakeTable, main: Snapshot, files_after: Files) -> int:
-    """Commit to the ledger what it lacks of the table's commits up to `main`."""
+def _take(ledger: LakeTable, main: Snapshot, files_after: Files, *, made_here: bool = False) -> int:
+    """Commit to the ledger what it lacks of the table's commits up to `main`.
+
+    Files that are `made_here`, a row a commit, go again when others were faster; the outbox's
+    never go.
+    """
     for _ in range(ATTEMPTS):
         done = ledger.snapshot().absorbed.get(main.table, 0)
         files = files_after(ledger, main, done)
@@ -79,10 +83,10 @@ def _take(ledger: LakeTable, main: Snapshot, files_after: Files) -> int:
         try:
             ledger.apply(_taking(main, done, files))
         except Conflict:
-            if ledger.name == COMMITS:
+            if made_here:
                 delete(file.path for file in files)
             continue
-        return sum(file.rows for file in files) if ledger.name == COMMITS else len(files)
+        return sum(file.rows for file in files) if made_here else len(files)
     raise Conflict("others keep taking the same commits into a ledger", place=ledger.name)
 
 
