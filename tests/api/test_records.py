@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from k2.encode import to_text
-from k2.query import Condition, Reader, Selection
+from k2.query import Condition, Reader, Selection, open_reader
+from tests.api.conftest import fill, running
 
 
 def rows(response: httpx.Response) -> list[dict[str, Any]]:
@@ -80,6 +82,7 @@ def test_accept_takes_the_best_and_falls_back_to_json(client: httpx.Client) -> N
     for accept, media_type in {
         "text/html,application/xhtml+xml,*/*;q=0.8": "application/json",
         "text/csv;q=0.5, application/x-ndjson": "application/x-ndjson",
+        "application/x-ndjson, text/csv;q=0.5": "application/x-ndjson",
         "text/csv;q=nonsense": "application/json",
         "": "application/json",
     }.items():
@@ -173,6 +176,16 @@ def test_etag_says_that_nothing_changed(client: httpx.Client, symbol: str) -> No
     for other in ({**params, "last": "6"}, {**params, "format": "csv"}):
         headers = {"If-None-Match": first.headers["etag"]}
         assert client.get("/v1/trades", params=other, headers=headers).status_code == 200
+
+
+def test_what_is_committed_changes_the_etag(tmp_path: Path) -> None:
+    fill(tmp_path, 3_000, commit=True)
+    paths = ("/v1/duplicates", "/v1/snapshots", "/v1/trades?last=1", "/v1/symbols", "/v1/stats")
+    with open_reader(tmp_path) as reader, running(reader, dict, audit_seconds=None) as client:
+        tags = {path: client.get(path).headers["etag"] for path in paths}
+        fill(tmp_path, 6_000, commit=True)
+        for path, tag in tags.items():
+            assert client.get(path, headers={"If-None-Match": tag}).status_code == 200, path
 
 
 def test_recent_goes_by_the_clock(client: httpx.Client) -> None:

@@ -105,8 +105,6 @@ class Workers:
         return future
 
     def _begin(self, work: Callable[[Leave], T], leave: Leave) -> T:
-        if time.monotonic() >= leave.deadline:
-            raise self._late()
         with cancelled_by(leave.gone):
             return work(leave)
 
