@@ -180,7 +180,13 @@ def test_etag_says_that_nothing_changed(client: httpx.Client, symbol: str) -> No
 
 def test_what_is_committed_changes_the_etag(tmp_path: Path) -> None:
     fill(tmp_path, 3_000, commit=True)
-    paths = ("/v1/duplicates", "/v1/snapshots", "/v1/trades?last=1", "/v1/symbols", "/v1/stats")
+    paths = (
+        "/v1/duplicates?limit=1",
+        "/v1/snapshots?limit=1",
+        "/v1/trades?last=1",
+        "/v1/symbols",
+        "/v1/stats",
+    )
     with open_reader(tmp_path) as reader, running(reader, dict, audit_seconds=None) as client:
         tags = {path: client.get(path).headers["etag"] for path in paths}
         fill(tmp_path, 6_000, commit=True)
