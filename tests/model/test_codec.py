@@ -156,6 +156,38 @@ def test_the_writers_order_of_fields_and_branches_is_followed() -> None:
     assert encode(columns_of_writer, writer).to_pylist() == written(rows, writer.avro)
 
 
+@pytest.mark.parametrize("bits", range(64))
+def test_numbers_of_every_length_alone_and_mixed(bits: int) -> None:
+    schema = schema_of(a="long", b=["null", "long"], c=["long", "null"], s="string")
+    edge = (1 << bits) - 1
+    rows: list[Row] = [{"a": n, "b": n, "c": n, "s": "x"} for n in (edge, -edge - 1)] * 3
+    rows += [{**row, "b": None} for row in rows]
+    small: list[Row] = [{"a": 1, "b": None, "c": None, "s": ""}, {"a": 0, "b": 0, "c": 0, "s": "y"}]
+    for some in (rows[:6], rows, [*rows, *small]):
+        table = pa.Table.from_pylist(some, schema=schema.arrow)
+        messages = encode(table, schema)
+        assert messages.to_pylist() == written(some, schema.avro)
+        assert decode(messages, schema.avro, schema).table.to_pylist() == some
+
+
+def test_few_values_beside_many_are_combined() -> None:
+    """A flag or a null's branch is one byte a row; times 300 it no longer fits one."""
+    schema = schema_of(f="boolean", t="string", d=["null", decimal()], u="string")
+    count = 30_000
+    texts = pa.array([f"t{n % 300}" for n in range(count)])
+    prices = pa.array([None if n % 2 else Decimal(n) for n in range(count)], pa.decimal128(18, 8))
+    columns_ = {"f": pa.array([n % 3 == 0 for n in range(count)]), "t": texts}
+    columns_ |= {"d": prices, "u": texts.slice(1).dictionary_encode()}
+    columns_["u"] = pa.concat_arrays([columns_["u"], columns_["u"].slice(0, 1)])
+    fields = [{**f, "dictionary": f["name"] in "tu"} for f in schema.avro["fields"]]
+    avro = {**schema.avro, "fields": fields}
+    coded = Schema("made", 1, avro, to_arrow(avro))
+    table = pa.table(columns_)
+    expected = written(raw(table, avro), avro)
+    assert encode(table, coded).to_pylist() == expected
+    assert encode(table, schema).to_pylist() == expected
+
+
 @pytest.mark.parametrize("longest", [3, 8, 9, 16, 31, 32, 64, 200])
 def test_repeated_texts_are_told_apart_and_kept_once(longest: int) -> None:
     """Also those that end in NUL, and those that differ only in the bytes that follow them."""
@@ -183,6 +215,16 @@ def test_decimals_of_any_length_are_read(size: int | None) -> None:
     back = decode(pa.array(written(rows, writer.avro)), writer.avro, reader)
     assert back.errors == []
     assert back.table["price"].to_pylist() == [Decimal(n).scaleb(-8) for n in numbers]
+
+
+def test_a_decimal_of_no_bytes_is_zero() -> None:
+    """So fastavro reads it, and Avro does not forbid it."""
+    writer, reader = schema_of(d=decimal(None), n="long"), schema_of(d=decimal(), n="long")
+    back = decode(pa.array([b"\x00\xff\x01", b"\x02\xff\x01"]), writer.avro, reader)
+    assert back.table.to_pylist() == [
+        {"d": Decimal(0), "n": -128},
+        {"d": Decimal(-1).scaleb(-8), "n": -1},
+    ]
 
 
 @pytest.mark.parametrize("size", [None, 8, 16])
