@@ -52,7 +52,7 @@ def test_the_strip_tells_the_state(look: Look, live: str) -> None:
             re.compile(r"\d"), timeout=SECONDS
         )
     expect(page.locator("#audit")).to_have_text("ok", timeout=SECONDS)
-    expect(page.locator("#connection")).to_have_text("live")
+    expect(page.locator("#connection")).to_have_text("connected")
 
 
 def test_the_list_has_prices_and_volume_and_can_be_searched(look: Look, live: str) -> None:
@@ -143,6 +143,14 @@ def test_older_bars_come_as_one_scrolls(look: Look, past: str) -> None:
         return len(ends()) >= 2
 
     until(page, scrolled)
+
+
+def test_a_market_that_has_closed_is_shown_as_it_was(look: Look, past: str) -> None:
+    page = look(past).page
+    expect(page.locator("#price")).to_have_text(re.compile(r"\d"), timeout=SECONDS)
+    expect(page.locator("#day")).to_have_text("2026-01-05", timeout=SECONDS)
+    expect(page.locator("#change")).to_have_text(re.compile("%"), timeout=SECONDS)
+    expect(page.locator("#list .change").first).to_have_text(re.compile("%"))
 
 
 def test_the_reference_is_drawn_whole(look: Look, past: str) -> None:

@@ -42,6 +42,7 @@ function pick(row, interval = shown.interval) {
   $("exchange").textContent = [row.exchange, row.asset_class].filter(Boolean).join(" · ");
   if (!same) {
     tape.clear();
+    day(null);
     showQuote($("quote"), null);
     price(null);
   }
@@ -136,8 +137,17 @@ async function records() {
     get("/v1/quotes", { ...asked, last: 1 }, { slot: "quotes", signal: wait.signal }),
   ]);
   if (session !== shown.session) return;
-  if (trades) tape.update(trades.data);
+  if (trades) {
+    tape.update(trades.data);
+    day(trades.data.at(-1)?.timestamp);
+  }
   if (quotes) showQuote($("quote"), quotes.data.at(-1));
+}
+
+/** Says of which day the last trades are, where that is not today. */
+function day(timestamp) {
+  const told = timestamp?.slice(0, 10) ?? "";
+  $("day").textContent = told === new Date().toISOString().slice(0, 10) ? "" : told;
 }
 
 async function symbols() {
@@ -162,13 +172,13 @@ async function symbols() {
   turnPrices();
 }
 
-const priced = new Set();
+const pastBars = new Map();
 
 /** Last prices and volume bars of the list; of symbols that are history only once. */
 async function prices() {
   const rows = [...list.lines.values()].map((line) => line.row);
   const live = rows.filter(isLive).slice(0, 100);
-  const past = rows.filter((row) => !isLive(row) && !priced.has(keyOf(row))).slice(0, 10);
+  const past = rows.filter((row) => !isLive(row) && !pastBars.has(keyOf(row))).slice(0, 10);
   const oldest = Math.max(0, ...rows.map(age));
   const span = SPANS.find(({ seconds }) => oldest < WINDOW * seconds) ?? SPANS.at(-1);
   $("span").textContent = span.label;
@@ -184,8 +194,10 @@ async function prices() {
     const exchanges = [row.exchange];
     const found = await post("/v1/bars/batch", { ...asked, symbols: [row.symbol], exchanges });
     list.update(found.data);
-    priced.add(keyOf(row));
+    pastBars.set(keyOf(row), found.data);
   }
+  const own = shown.row && pastBars.get(keyOf(shown.row));
+  if (own?.length) moved(own, span);
 }
 
 function moved(own, span) {
@@ -223,7 +235,7 @@ function empty(text) {
 
 function trouble(error) {
   $("dot").className = error ? "dot off" : "dot on";
-  $("connection").textContent = error ? "reconnecting" : "live";
+  $("connection").textContent = error ? "reconnecting" : "connected";
   $("connection").title = error ? error.message : "";
 }
 

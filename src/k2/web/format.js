@@ -63,5 +63,6 @@ export function duration(seconds) {
   if (seconds < 60) return seconds.toFixed(1) + " s";
   if (seconds < 3600) return Math.round(seconds / 60) + " min";
   if (seconds < 86400) return Math.round(seconds / 3600) + " h";
-  return Math.round(seconds / 86400) + " d";
+  if (seconds < 86400 * 700) return Math.round(seconds / 86400) + " d";
+  return (seconds / 86400 / 365.25).toFixed(1) + " y";
 }

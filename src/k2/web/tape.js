@@ -39,7 +39,9 @@ export class Tape {
     const lines = [...rows].reverse().map((row) => {
       const [mark, tone, word] = MARKS[row.side] ?? ["·", "", "unknown side"];
       const line = document.createElement("tr");
-      if (lit && !before.has(keyOf(row))) line.className = "fresh";
+      const aside = row.price_forming === false;
+      if (lit && !before.has(keyOf(row))) line.classList.add("fresh");
+      if (aside) line.classList.add("aside");
       const side = cell(mark, `side ${tone}`);
       side.setAttribute("aria-label", word);
       line.append(
@@ -48,7 +50,7 @@ export class Tape {
         cell(grouped(row.quantity, quantityPlaces), "number"),
         cell(row.timestamp.slice(11, 23), "time"),
       );
-      line.title = `${row.timestamp} · ${word}`;
+      line.title = `${row.timestamp} · ${word}${aside ? " · formed no price" : ""}`;
       return line;
     });
     this.body.replaceChildren(...lines);
