@@ -48,9 +48,9 @@ _DAY: Final = timedelta(days=1)
 # Partitions below 2^15 and offsets below 2^48 stay apart. The topic is no part of it: an exchange
 # has one topic per kind, since its asset class is declared once and for all.
 _PLACE: Final = (
-    "(epoch_us(timestamp) * 1000 + timestamp_nanos)::hugeint * 9223372036854775807"
-    " + (log_partition * 281474976710656 + log_offset)"
+    "(epoch_us(timestamp) * 1000 + timestamp_nanos)::hugeint * 9223372036854775807 + {offset}"
 )
+_PARTITIONED: Final = "(log_partition * 281474976710656 + log_offset)"
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ class _Making:
             {**made.values, "newest": self.wanted.last},
             keys=f"{symbol}, {exchange}",
             start=begin,
-            place=_PLACE,
+            place=_PLACE.format(offset=_PARTITIONED if view.is_partitioned else "log_offset"),
             rows=rows,
             predicate=made.text,
         )

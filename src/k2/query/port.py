@@ -44,9 +44,9 @@ class PartialFile:
 class Source:
     """The rows of one table at one state: `files` whole, `partial` filtered by `pin`, and `tail`.
 
-    `columns` are those that the relation has; a file without one of them (written by an earlier
-    version) gets the default from `defaults`, or null. `tail` may lack columns too. `named` adds a
-    column `filename`, the file that a row is from.
+    `columns` are those that the relation has. `mixed` files may lack some (an earlier version wrote
+    them): these get the default from `defaults`, or null. `tail` may lack columns too. `named` adds
+    a column `filename`, the file that a row is from.
     """
 
     columns: pa.Schema
@@ -54,6 +54,7 @@ class Source:
     partial: tuple[PartialFile, ...] = ()
     pin: Pin | None = None
     tail: pa.Table | None = None
+    mixed: bool = True
     defaults: Mapping[str, object] = field(default_factory=dict)
     named: bool = False
 

@@ -24,8 +24,11 @@ from k2.query.zones import from_us, to_us
 _WIDEN: Final = 32
 """How much wider the next window of time is, where one held too few rows."""
 
-_HEADROOM: Final = 128
-"""Rows that the first window should hold per row wanted: one symbol is a part of all rows."""
+_HEADROOM: Final = 4
+_PART: Final = 32
+"""Rows that the first window should hold per row wanted, of all symbols and of one alone, which is
+a small part of all rows.
+"""
 
 
 @dataclass(frozen=True)
@@ -141,12 +144,14 @@ class _Fetch:
         tail_rows = 0 if self.view.tail is None else self.view.tail.num_rows
         total = sum(file.rows for file in files) + tail_rows
         edge = bounds(self.selection, self.view.exchanges)
-        if span is not None and total > limit * _HEADROOM:
+        symbols = len(self.selection.symbols)
+        headroom = max(_HEADROOM, _PART // symbols) if symbols else _HEADROOM
+        if span is not None and total > limit * headroom:
             low = max(span[0], edge.start) if edge.start else span[0]
             if self.after is not None:
                 low = max(low, _to_instant(self.after.key[0]))
             high = min(span[1], edge.end) if edge.end else span[1]
-            width = (span[1] - span[0]) * (limit * _HEADROOM / total) + timedelta(microseconds=1)
+            width = (span[1] - span[0]) * (limit * headroom / total) + timedelta(microseconds=1)
             while width < high - low:
                 if backwards:
                     yield _Window(_reaching(files, high - width, None), high - width, None)

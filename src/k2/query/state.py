@@ -55,10 +55,10 @@ class State:
         if as_of is not None:
             commit = self.lake.resolve_as_of(kind, as_of)
             snapshot = self.lake.table(kind).snapshot()
-            return _history(snapshot, page.pin if page else Pin(commit))
+            return self._history(snapshot, page.pin if page else Pin(commit))
         pinned = self.tail.pin(kind)
         view = replace(
-            _history(pinned.snapshot, page.pin if page else None),
+            self._history(pinned.snapshot, page.pin if page else None),
             tail=pinned.rows if pinned.rows.num_rows else None,
             ranges=tuple(self._ranges(pinned)),
         )
@@ -122,6 +122,24 @@ class State:
         parsed = {name: (Topic.parse(name), count) for name, count in self.log.topics().items()}
         return {n: count for n, (topic, count) in parsed.items() if topic and topic.kind == kind}
 
+    def _history(self, snapshot: Snapshot, pin: Pin | None) -> View:
+        of = definition(snapshot.table)
+        assert of.time is not None
+        return View(
+            table=snapshot.table,
+            columns=of.arrow,
+            time=of.time,
+            index=snapshot.files,
+            sequence=snapshot.sequence,
+            snapshot_id=snapshot.snapshot_id,
+            committed_at=snapshot.committed_at,
+            offsets={topic: of.next_offset for topic, of in snapshot.offsets.items()},
+            exchanges=snapshot.exchanges,
+            pin=pin,
+            # Asked after the snapshot was taken: a schema added meanwhile costs time, no more.
+            evolved=len(self.lake.table(snapshot.table).head().metadata["schemas"]) > 1,
+        )
+
     def _ranges(self, pinned: Pinned) -> list[LogRange]:
         """The offsets that the tail holds."""
         found = []
@@ -153,20 +171,3 @@ def check_kind(kind: str) -> None:
 
 def _coded(field: pa.Field) -> bool:
     return bool(pa.types.is_dictionary(field.type))
-
-
-def _history(snapshot: Snapshot, pin: Pin | None) -> View:
-    of = definition(snapshot.table)
-    assert of.time is not None
-    return View(
-        table=snapshot.table,
-        columns=of.arrow,
-        time=of.time,
-        index=snapshot.files,
-        sequence=snapshot.sequence,
-        snapshot_id=snapshot.snapshot_id,
-        committed_at=snapshot.committed_at,
-        offsets={topic: of.next_offset for topic, of in snapshot.offsets.items()},
-        exchanges=snapshot.exchanges,
-        pin=pin,
-    )

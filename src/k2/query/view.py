@@ -42,7 +42,8 @@ class View:
 
     `sequence` is the commit of the snapshot that was read, `offsets` are those that it has
     committed (exclusive ends, by topic and partition). `tail` holds rows past its offsets, up
-    to `ranges`. `pin` narrows the view to an earlier state: only its rows count.
+    to `ranges`. `pin` narrows the view to an earlier state: only its rows count. `evolved`: some
+    files may lack columns, since they were written before these were added.
     """
 
     table: str
@@ -57,6 +58,7 @@ class View:
     ranges: tuple[LogRange, ...] = ()
     exchanges: Mapping[str, Exchange] = field(default_factory=dict)
     pin: Pin | None = None
+    evolved: bool = True
 
     @property
     def pinned(self) -> Pin:
@@ -73,6 +75,12 @@ class View:
         for r in self.pinned.ranges:
             found.setdefault(r.topic, {})[r.partition] = r.end
         return found
+
+    @property
+    def is_partitioned(self) -> bool:
+        """Whether records of one topic may stand in different partitions of it."""
+        known = [partition for of in self.seen.values() for partition in of]
+        return not known or max(known) > 0
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -112,6 +120,7 @@ class View:
             partial=tuple(partial),
             pin=self.pin,
             tail=self.tail if self.pin is None or self.pin.ranges else None,
+            mixed=self.evolved,
             defaults=_defaults(self.table),
         )
 
