@@ -310,3 +310,36 @@ def test_a_compressed_file_that_breaks_off_gives_what_it_holds(tmp_path: Path, h
     feed.close()
     assert "about byte" in (caught.value.place or "")
     assert 1_000 < rows < 20_000
+
+
+@pytest.mark.parametrize(
+    ("data", "bad"),
+    [(b"\xff\n", [1]), (b'"""\n\0\n', [1, 2]), (b"a\rb\rc", [1]), (b'\n\n"""\n', [3])],
+)
+def test_a_file_of_which_no_line_can_be_read_is_rejected_whole(
+    tmp_path: Path, data: bytes, bad: list[int]
+) -> None:
+    found = read(tmp_path, data)
+    assert found.records.num_rows == 0
+    assert sorted(line for line, _, _ in found.refused()) == bad
+
+
+def test_records_that_cannot_be_read_behind_a_header(tmp_path: Path) -> None:
+    with_header = ("header = false", "header = true")
+    header = b"time,price,quantity\n"
+    found = read(tmp_path, header + b"\xff\n", with_header)
+    assert [line for line, _, _ in found.refused()] == [2]
+    assert read(tmp_path, header, with_header).refused() == []
+    with pytest.raises(BadInput, match="no UTF-8 text") as caught:
+        read(tmp_path, b"\n\xff\n", with_header)
+    assert "x.csv line 2" in (caught.value.place or "")
+
+
+def test_a_file_without_a_readable_record_that_names_its_exchange(tmp_path: Path) -> None:
+    by_column = ('name = "X"', 'column = "venue"')
+    columns = (_COLUMNS, _COLUMNS.replace('"time"', '"venue", "time"'))
+    with pytest.raises(BadInput, match="a NUL byte") as caught:
+        read(tmp_path, b"X,\0,1,2\n", by_column, columns)
+    assert "x.csv line 1" in (caught.value.place or "")
+    found = read(tmp_path, b"\0\nX," + GOOD, by_column, columns)
+    assert (found.records.num_rows, len(found.refused())) == (1, 1)

@@ -13,6 +13,7 @@ import numpy as np
 from k2.errors import BadInput
 from k2.feeds.mapped import lines
 from k2.feeds.mapped.records import Context
+from k2.feeds.mapped.values import Fault
 from k2.feeds.mapping import FileMapping, Layout, Source
 
 
@@ -47,25 +48,27 @@ class Head:
         self.context: Context | None = None
         self.line = 0
         self._held: list[lines.Block] = []
-        first = self._first_lines(blocks, 2)
-        if not first:
+        first, fault = self._first_lines(asked, blocks, 2)
+        if not first and fault is None:
             return
-        number, cells = first[0]
         names = layout.columns
-        if layout.header or (layout.header is None and _looks_like_header(cells)):
-            self.line = number
+        if fault is not None and not first and layout.header:
+            raise _unreadable(asked, *fault)
+        if first and (layout.header or (layout.header is None and _looks_like_header(first[0][1]))):
+            self.line, cells = first[0]
             names = names if layout.header is None else tuple(cell.strip() for cell in cells)
             first = first[1:]
         self.width = len(names)
         symbol, looked_up = _symbol_of(asked, names)
         self.wanted = _places(asked, names, with_symbol=symbol is None)
-        if not first:
+        if not first and fault is None:
             return
         symbols = lookup(asked) if looked_up else None
         if symbol is not None and symbols is not None:
             symbol, symbols = _looked_up(asked, symbol, symbols), None
-        cells = first[0][1]
-        named = _exchange_cell(asked, self.wanted, cells)
+        if fault is not None and not first and asked.mapping.exchange_column:
+            raise _unreadable(asked, *fault)
+        named = _exchange_cell(asked, self.wanted, first[0][1] if first else ())
         self.context = Context(
             layout,
             asked.mapping.exchange(_exchange_name(asked, named)),
@@ -76,23 +79,44 @@ class Head:
             named,
         )
 
-    def _first_lines(self, blocks: Iterator[lines.Block], n: int) -> list[tuple[int, list[str]]]:
-        """Number and cells of the first `n` lines that may hold anything."""
+    def _first_lines(
+        self, asked: Asked, blocks: Iterator[lines.Block], n: int
+    ) -> tuple[list[tuple[int, list[str]]], tuple[int, Fault] | None]:
+        """Number and cells of the first `n` lines that may hold anything; and number and fault of
+        the first line that is no text.
+        """
         found: list[tuple[int, list[str]]] = []
+        fault: tuple[int, Fault] | None = None
         for block in blocks:
             self._held.append(block)
-            keep, _ = lines.sift(block, self.shape)
+            keep, faults = lines.sift(block, self.shape)
+            if faults and fault is None:
+                least = min(faults, key=lambda each: each.row)
+                fault = (block.first_line + least.row, least)
             starts, ends = block.bounds
             for row in np.flatnonzero(keep)[: n - len(found)]:
                 cells = lines.split_line(block.data[starts[row] : ends[row]], self.shape.delimiter)
                 found.append((block.first_line + int(row), cells))
-            if len(found) == n:
+            # Only the exchange's own column makes it worth while to look for a line further on:
+            # a file of which none can be read must not be held in memory whole.
+            if len(found) == n or (fault is not None and not asked.mapping.exchange_column):
                 break
-        return found
+        return found, fault
 
     def take(self) -> lines.Block | None:
         """The next of the blocks that were looked at."""
         return self._held.pop(0) if self._held else None
+
+
+def _unreadable(asked: Asked, number: int, fault: Fault) -> BadInput:
+    """What is wrong with a file whose lines cannot even be rejected: nothing says what they are."""
+    return BadInput(
+        fault.reason,
+        place=f"{asked.path} line {number:,}",
+        expected=fault.expected,
+        hint=f"no line before it says what this file's {asked.layout.kind} are:"
+        " save it as UTF-8 text with LF or CRLF",
+    )
 
 
 def _looks_like_header(cells: list[str]) -> bool:
