@@ -33,7 +33,8 @@ function pick(row, interval = shown.interval) {
   const same = shown.row && keyOf(shown.row) === keyOf(row);
   Object.assign(shown, { row, interval, ready: false, done: false, wait: new AbortController() });
   shown.session += 1;
-  history.replaceState(null, "", `#${[row.exchange, row.symbol, interval].map(encodeURIComponent).join("/")}`);
+  const place = [row.exchange, row.symbol, interval].map(encodeURIComponent).join("/");
+  history.replaceState(null, "", `#${place}`);
   list.mark(keyOf(row));
   for (const button of $("intervals").children) {
     button.setAttribute("aria-pressed", button.value === interval);
@@ -103,7 +104,8 @@ async function bars() {
     shown.ready = true;
     empty(data.length ? null : "No bars in this range yet.");
   } else {
-    const found = await get(path, { ...about(row), start_time: chart.newest, last: PAGE_BARS }, options);
+    const asked = { ...about(row), start_time: chart.newest, last: PAGE_BARS };
+    const found = await get(path, asked, options);
     if (session !== shown.session || !found) return;
     if (found.data.length) empty(null);
     chart.update(found.data);
@@ -185,7 +187,8 @@ async function prices() {
   const asked = { interval: span.interval, last: WINDOW };
   if (live.length) {
     const names = [...new Set(live.map((row) => row.symbol))];
-    const found = await post("/v1/bars/batch", { ...asked, symbols: names, start_time: `-${WINDOW * span.seconds}s` });
+    const start_time = `-${WINDOW * span.seconds}s`;
+    const found = await post("/v1/bars/batch", { ...asked, symbols: names, start_time });
     list.update(found.data);
     const own = shown.row && found.data.filter((bar) => keyOf(bar) === keyOf(shown.row));
     if (own?.length) moved(own, span);

@@ -128,7 +128,9 @@ export class Chart {
 
   fill() {
     const times = [...this.bars.keys()].sort((a, b) => a - b);
-    const rows = times.map((time) => [time, this.bars.get(time)]).filter(([, b]) => b.open !== null);
+    const rows = times
+      .map((time) => [time, this.bars.get(time)])
+      .filter(([, bar]) => bar.open !== null);
     this.candles.setData(rows.map(([time, bar]) => this.toCandle(time, bar)));
     this.volume.setData(rows.map(([time, bar]) => this.toVolume(time, bar)));
     this.tell();

@@ -121,8 +121,8 @@ async function draw() {
   for (const [tag, operations] of byTag) {
     contents.append(make("h2", {}, tag));
     for (const [path, method, one] of operations) {
-      const link = make("a", { href: `#${method}${path}` }, make("span", { class: `method ${method}` }, method.toUpperCase()), path);
-      contents.append(link);
+      const mark = make("span", { class: `method ${method}` }, method.toUpperCase());
+      contents.append(make("a", { href: `#${method}${path}` }, mark, path));
       main.append(operation(path, method, one));
     }
   }

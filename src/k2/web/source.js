@@ -39,8 +39,9 @@ export async function post(path, asked, { signal } = {}) {
   return answered(await fetch(path, { method: "POST", headers, body, signal, cache: "no-store" }));
 }
 
-/** Run `work` again and again, `pace()` milliseconds apart, never twice at once, never in a hidden tab.
+/** Run `work` again and again, `pace()` milliseconds apart.
  *
+ * Never twice at once, and never in a hidden tab.
  * `trouble` is called with the error, or with null once it is over. Returns a function that runs
  * it now.
  */
