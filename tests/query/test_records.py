@@ -76,15 +76,15 @@ def test_last_is_the_end_of_all_in_total_order(
 
 def test_the_newest_are_found_in_windows_of_time(engine: DuckDB, tmp_path: Path) -> None:
     """Many more rows than are wanted: the windows are used, and the answer is the same."""
-    rows = random_trades(1, 3000, ties=3, span=timedelta(days=2))
-    rows += [trade("rare", rows[0]["timestamp"], "1", offset=10_000 + n) for n in range(3)]
-    view = view_of(tmp_path, [rows[:1000], rows[1000:2000]], rows[2000:])
+    rows = random_trades(1, 12_000, ties=3, span=timedelta(days=2))
+    rows += [trade("rare", rows[0]["timestamp"], "1", offset=90_000 + n) for n in range(3)]
+    view = view_of(tmp_path, [rows[:5000], rows[5000:9000]], rows[9000:])
     ordered = sorted(rows, key=order_of)
     assert fetch(engine, view, last=5) == places(ordered)[-5:]
     rare = [row for row in ordered if row["symbol"] == "rare"]
     assert fetch(engine, view, Selection(("rare",)), last=5) == places(rare)
     assert fetch(engine, view, limit=5) == places(ordered)[:5]
-    end = ordered[1500]["timestamp"]
+    end = ordered[5000]["timestamp"]
     before = [row for row in ordered if row["timestamp"] < end]
     assert fetch(engine, view, Selection(end=end), last=7) == places(before)[-7:]
 

@@ -131,6 +131,7 @@ class DuckDB:
         self._database.close()
         if self._fenced is not None:
             self._fenced.close()
+        del self._database, self._fenced
 
     @cached_property
     def _functions(self) -> frozenset[str]:

@@ -30,6 +30,11 @@ _PART: Final = 32
 a small part of all rows.
 """
 
+_LEAST_ROWS: Final = 4096
+"""Rows that the first window should hold at least: narrower ones cost as much to read, and miss
+what lies behind a pause.
+"""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -146,12 +151,13 @@ class _Fetch:
         edge = bounds(self.selection, self.view.exchanges)
         symbols = len(self.selection.symbols)
         headroom = max(_HEADROOM, _PART // symbols) if symbols else _HEADROOM
-        if span is not None and total > limit * headroom:
+        rows = max(limit * headroom, _LEAST_ROWS)
+        if span is not None and total > rows:
             low = max(span[0], edge.start) if edge.start else span[0]
             if self.after is not None:
                 low = max(low, _to_instant(self.after.key[0]))
             high = min(span[1], edge.end) if edge.end else span[1]
-            width = (span[1] - span[0]) * (limit * headroom / total) + timedelta(microseconds=1)
+            width = (span[1] - span[0]) * (rows / total) + timedelta(microseconds=1)
             while width < high - low:
                 if backwards:
                     yield _Window(_reaching(files, high - width, None), high - width, None)

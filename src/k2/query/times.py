@@ -31,10 +31,10 @@ def parse_when(text: str, now: datetime, zone: str | None = None) -> datetime | 
     trimmed = text.strip()
     if trimmed.lower() == "now":
         return now.astimezone(UTC)
-    if match := re.fullmatch(r"-\s*(\d{1,9})\s*([smhdw])", trimmed):
-        return _before(now, int(match[1]) * _UNITS[match[2]], text)
+    if match := re.fullmatch(r"-\s*(\d{1,9})\s*([smhdw])", trimmed, re.A):
+        return _before(now, int(match[1]), _UNITS[match[2]], text)
     try:
-        if re.fullmatch(r"\d{4}-\d\d-\d\d", trimmed):
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", trimmed, re.A):
             return date.fromisoformat(trimmed)
         return _instant(trimmed, text, ZoneInfo(zone) if zone else None)
     except (ValueError, OverflowError) as error:
@@ -59,9 +59,9 @@ def parse_date(text: str) -> date:
     raise BadInput(f"{text!r} is no date", expected="a date such as 2014-03-11")
 
 
-def _before(now: datetime, distance: timedelta, text: str) -> datetime:
+def _before(now: datetime, count: int, unit: timedelta, text: str) -> datetime:
     try:
-        return now.astimezone(UTC) - distance
+        return now.astimezone(UTC) - count * unit
     except OverflowError as error:
         raise BadInput(f"{text!r} is too long ago", expected=EXAMPLES) from error
 
