@@ -71,6 +71,7 @@ def random_trades(
     start: datetime = datetime(2024, 3, 4, 22, tzinfo=UTC),
     span: timedelta = timedelta(hours=3),
     ties: int = 50,
+    partitions: int = 2,
 ) -> list[Row]:
     """Trades in log order of each partition; about one in `ties` instants is distinct."""
     r = np.random.default_rng(seed)
@@ -78,7 +79,7 @@ def random_trades(
     rows, offsets = [], dict.fromkeys(exchanges, 0)
     for _ in range(count):
         exchange = exchanges[int(r.integers(len(exchanges)))]
-        partition = int(r.integers(2))
+        partition = int(r.integers(partitions))
         rows.append(
             trade(
                 symbols[int(r.integers(len(symbols)))],
@@ -182,11 +183,21 @@ def view_of(
         time="timestamp",
         index=Files(tuple(refs)),
         sequence=len(commits),
+        offsets=offsets_of([row for rows in commits for row in rows]),
         tail=to_table(tail) if tail else None,
         ranges=ranges_of(tail),
         exchanges=exchanges or {name: EXCHANGES[name] for name in sorted(named)},
         pin=pin,
     )
+
+
+def offsets_of(rows: Iterable[Row]) -> dict[str, dict[int, int]]:
+    """The offsets that a snapshot with these rows has committed."""
+    found: dict[str, dict[int, int]] = {}
+    for row in rows:
+        of = found.setdefault(row["log_topic"], {})
+        of[row["log_partition"]] = max(of.get(row["log_partition"], 0), row["log_offset"] + 1)
+    return found
 
 
 def ranges_of(tail: Sequence[Row]) -> tuple[LogRange, ...]:

@@ -33,6 +33,7 @@ INTERVALS = {
     interval=st.sampled_from(sorted(INTERVALS)),
     ties=st.sampled_from([1, 5, 50]),
     all_trades=st.booleans(),
+    partitions=st.integers(1, 2),
 )
 def test_bars_equal_a_plain_reference_however_rows_are_split(
     engine: DuckDB,
@@ -42,8 +43,11 @@ def test_bars_equal_a_plain_reference_however_rows_are_split(
     interval: str,
     ties: int,
     all_trades: bool,
+    partitions: int,
 ) -> None:
-    rows = random_trades(seed, count, exchanges=("sim", "ASX", "NYSE"), ties=ties)
+    rows = random_trades(
+        seed, count, exchanges=("sim", "ASX", "NYSE"), ties=ties, partitions=partitions
+    )
     *commits, tail = split(rows, cuts)
     with TemporaryDirectory() as folder:
         view = view_of(Path(folder), commits, tail)

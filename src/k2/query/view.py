@@ -79,8 +79,10 @@ class View:
     @property
     def is_partitioned(self) -> bool:
         """Whether records of one topic may stand in different partitions of it."""
-        known = [partition for of in self.seen.values() for partition in of]
-        return not known or max(known) > 0
+        if self.sequence and not self.offsets:
+            return True
+        committed = (partition for of in self.offsets.values() for partition in of)
+        return any(committed) or any(r.partition for r in self.ranges)
 
     @property
     def order(self) -> tuple[str, ...]:
