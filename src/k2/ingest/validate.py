@@ -65,10 +65,15 @@ def _found(failed: pa.Table, columns: pa.Array) -> pa.Array:
     out = pa.nulls(failed.num_rows, pa.string())
     for name in pc.unique(columns).to_pylist():
         mask = pc.equal(columns, name)
-        text = failed.column(name).combine_chunks()
-        if pa.types.is_dictionary(text.type):
-            text = text.dictionary_decode()
-        out = pc.if_else(mask, pc.fill_null(text.cast(pa.string()), ""), out)
+        value = failed.column(name).combine_chunks()
+        if pa.types.is_dictionary(value.type):
+            value = value.dictionary_decode()
+        text = value.cast(pa.string())
+        if pa.types.is_decimal(value.type):
+            # Arrow writes all 8 decimals, and 0 as 0E-8.
+            text = pc.replace_substring_regex(text, r"^0E-\d+$|\.?0+$", "")
+            text = pc.if_else(pc.equal(text, ""), "0", text)
+        out = pc.if_else(mask, pc.fill_null(text, ""), out)
     return pc.utf8_slice_codeunits(out, 0, 80)
 
 
