@@ -278,6 +278,49 @@ def test_a_query_stops_when_its_asker_is_gone(fenced: DuckDB, folder: Path) -> N
     assert ask(fenced, folder, "select 1")[0].num_rows == 1
 
 
+def test_askers_do_not_see_each_others_tables(fenced: DuckDB) -> None:
+    """Relations are named alike in every question, and hold other rows in each."""
+    found: list[tuple[int, object]] = []
+
+    def many(n: int) -> None:
+        for _ in range(20):
+            table, _more = fenced.ask("select x from trades", {"trades": pa.table({"x": [n]})})
+            found.append((n, table["x"].to_pylist()))
+
+    threads = [threading.Thread(target=many, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 80
+    assert all(rows == [n] for n, rows in found)
+
+
+def test_files_of_one_asker_are_not_seen_by_another(fenced: DuckDB, folder: Path) -> None:
+    at = datetime(2024, 3, 4, tzinfo=UTC)
+    views = [
+        view_of(folder, [[trade("A", at, str(n + 1), offset=m) for m in range(n + 1)]])
+        for n in range(4)
+    ]
+    wrong: list[object] = []
+
+    def many(n: int) -> None:
+        for _ in range(10):
+            source = views[n].source(views[n].select())
+            table, _more = fenced.ask("select count(*) from trades", {"trades": source})
+            if table.column(0).to_pylist() != [n + 1]:
+                wrong.append((n, table.column(0).to_pylist()))
+
+    threads = [threading.Thread(target=many, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    with pytest.raises(BadInput):
+        fenced.ask("select * from trades", {})
+
+
 def test_python_variables_are_no_tables(fenced: DuckDB) -> None:
     secret = pa.table({"a": [1]})
     with pytest.raises(K2Error):

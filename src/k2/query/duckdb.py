@@ -1,7 +1,7 @@
 """The embedded engine: DuckDB in process, over Parquet files and Arrow tables.
 
-One database without contents per engine; each query gets a cursor of its own, so that any thread
-may ask. Nobody above this file names `duckdb`.
+Each query gets a cursor of its own, so that any thread may ask. Nobody above this file names
+`duckdb`.
 """
 
 import json
@@ -35,6 +35,10 @@ _SETTINGS: Final = {
     "asof_loop_join_threshold": "0",
 }
 
+# Small queries are quicker on one thread, and four askers at once get half as many answers again,
+# since their threads do not get in each other's way.
+_SMALL_ROWS: Final = 200_000
+_MIDDLING_ROWS: Final = 1_000_000
 _SELECT: Final = duckdb.StatementType.SELECT
 _BATCH_ROWS: Final = 16_384
 
@@ -47,8 +51,10 @@ _IN_RANGE: Final = (
 class DuckDB:
     """An engine in this process (see `port.Engine`).
 
-    `folders` are those that a user's SQL may read tables from. `memory` is a limit in bytes;
-    beyond it queries go to disk, in the folder `spill`, or are refused without one.
+    `folders` are those that a user's SQL may read tables from. `memory` is a limit in bytes, for
+    all together; beyond it queries go to disk, in the folder `spill`, or are refused without one.
+    Three databases share it, all without contents: one uses all threads, one has a single thread,
+    one is for users' SQL.
     """
 
     def __init__(
@@ -59,15 +65,17 @@ class DuckDB:
         spill: Path | None = None,
         threads: int | None = None,
     ) -> None:
-        self._settings = dict(_SETTINGS)
-        self._settings["temp_directory"] = _sql(str(spill) if spill else "")
+        settings = dict(_SETTINGS)
+        settings["temp_directory"] = _sql(str(spill) if spill else "")
         if threads is not None:
-            self._settings["threads"] = str(int(threads))
-        if memory is not None:
-            self._settings["memory_limit"] = f"'{int(memory)}B'"
-        self._folders = folders
-        self._database = _open(self._settings)
-        self._fenced: duckdb.DuckDBPyConnection | None = None
+            settings["threads"] = str(int(threads))
+        self._wanted = {
+            "all threads": settings | _memory(memory, 2),
+            "one thread": settings | _memory(memory, 4) | {"threads": "1"},
+            "fenced": settings | _memory(memory, 4) | _walls(folders),
+        }
+        self._opened: dict[str, duckdb.DuckDBPyConnection] = {}
+        self._running = 0
         self._lock = threading.Lock()
         self._watch = Watch()
 
@@ -79,7 +87,7 @@ class DuckDB:
         timeout: float | None = None,
     ) -> pa.Table:
         """The statement's rows (see `port.Engine`)."""
-        with self._cursor(self._database, timeout) as cursor:
+        with self._counted() as beside, self._cursor(self._fit(sources, beside), timeout) as cursor:
             try:
                 return _run(cursor, statement, sources, template=False)
             except duckdb.BinderException:
@@ -93,7 +101,7 @@ class DuckDB:
             raise BadInput(
                 "the SQL is too long", found=f"{len(text)} characters", expected=f"{TEXT_LIMIT}"
             )
-        with self._cursor(self._database, None) as cursor:
+        with self._cursor("one thread", None) as cursor:
             parsed = cursor.execute("select json_serialize_sql($text)", {"text": text}).fetchall()
         try:
             tree = json.loads(parsed[0][0])
@@ -110,7 +118,7 @@ class DuckDB:
         timeout: float | None = None,
     ) -> tuple[pa.Table, bool]:
         """A user's SELECT (see `port.Engine`), in a database that can reach the tables alone."""
-        with self._cursor(self._fence(), timeout) as cursor:
+        with self._cursor("fenced", timeout) as cursor:
             # The folders that may be read could be written to as well: once more, by another path.
             if [found.type for found in cursor.extract_statements(text)] != [_SELECT]:
                 raise Refused("only one SELECT is allowed")
@@ -128,55 +136,79 @@ class DuckDB:
 
     def close(self) -> None:
         """Let go of memory and files."""
-        self._database.close()
-        if self._fenced is not None:
-            self._fenced.close()
-        del self._database, self._fenced
+        with self._lock:
+            for database in self._opened.values():
+                database.close()
+            self._opened.clear()
+            self._wanted.clear()
+
+    @contextmanager
+    def _counted(self) -> Iterator[int]:
+        """How many queries run already, while this one is counted among them."""
+        with self._lock:
+            beside = self._running
+            self._running += 1
+        try:
+            yield beside
+        finally:
+            with self._lock:
+                self._running -= 1
+
+    def _fit(self, sources: Mapping[str, Source | pa.Table], beside: int) -> str:
+        """The database for a query: one thread for what is small, or middling and not alone."""
+        rows = sum(s.num_rows if isinstance(s, pa.Table) else s.rows for s in sources.values())
+        return (
+            "one thread" if rows <= (_MIDDLING_ROWS if beside else _SMALL_ROWS) else "all threads"
+        )
 
     @cached_property
     def _functions(self) -> frozenset[str]:
         """Names of the functions that compute something from their arguments."""
-        with self._cursor(self._database, None) as cursor:
+        with self._cursor("one thread", None) as cursor:
             found = cursor.execute(
                 "select distinct lower(function_name) from duckdb_functions() "
                 "where function_type in ('scalar', 'aggregate', 'macro')"
             ).fetchall()
         return frozenset(name for (name,) in found)
 
-    def _fence(self) -> duckdb.DuckDBPyConnection:
-        """The database for users' SQL: it reads below the folders, and nothing can be set."""
-        with self._lock:
-            if self._fenced is None:
-                folders = ", ".join(_sql(str(folder)) for folder in self._folders)
-                self._fenced = _open(
-                    self._settings
-                    | {
-                        # What is read is bounded by memory: a user's query does not fill the disk.
-                        "temp_directory": "''",
-                        "allowed_directories": f"[{folders}]",
-                        "enable_external_access": "false",
-                        "lock_configuration": "true",
-                    }
-                )
-            return self._fenced
-
     @contextmanager
-    def _cursor(
-        self, database: duckdb.DuckDBPyConnection, timeout: float | None
-    ) -> Iterator[duckdb.DuckDBPyConnection]:
-        cursor = database.cursor()
-        try:
-            with translated(timeout), self._watch.over(cursor.interrupt, timeout):
-                yield cursor
-        finally:
-            cursor.close()
+    def _cursor(self, name: str, timeout: float | None) -> Iterator[duckdb.DuckDBPyConnection]:
+        with translated(timeout):
+            cursor = self._open(name).cursor()
+            try:
+                with self._watch.over(cursor.interrupt, timeout):
+                    yield cursor
+            finally:
+                cursor.close()
+
+    def _open(self, name: str) -> duckdb.DuckDBPyConnection:
+        """The database, opened when it is first asked for: each takes some 15 ms."""
+        with self._lock:
+            if name not in self._opened:
+                if name not in self._wanted:
+                    raise Unavailable("the engine is closed")
+                database = duckdb.connect(":memory:")
+                for setting, value in self._wanted[name].items():
+                    database.execute(f"set {setting} = {value}")
+                self._opened[name] = database
+            return self._opened[name]
 
 
-def _open(settings: Mapping[str, str]) -> duckdb.DuckDBPyConnection:
-    database = duckdb.connect(":memory:")
-    for name, value in settings.items():
-        database.execute(f"set {name} = {value}")
-    return database
+def _walls(folders: Sequence[Path]) -> dict[str, str]:
+    """Settings of the database for users' SQL: it reads below the folders, and nothing can be set.
+
+    It uses no disk: what a user asks for is bounded by memory.
+    """
+    return {
+        "temp_directory": "''",
+        "allowed_directories": _sql([str(folder) for folder in folders]),
+        "enable_external_access": "false",
+        "lock_configuration": "true",
+    }
+
+
+def _memory(limit: int | None, share: int) -> dict[str, str]:
+    return {} if limit is None else {"memory_limit": f"'{limit // share}B'"}
 
 
 def _name(cursor: duckdb.DuckDBPyConnection, name: str, source: Source | pa.Table) -> None:
@@ -187,7 +219,9 @@ def _name(cursor: duckdb.DuckDBPyConnection, name: str, source: Source | pa.Tabl
     values: dict[str, Any] = {}
     relation = _relation(cursor, name, source, values, template=True)
     columns = ", ".join(f'"{column}"' for column in source.columns.names)
-    cursor.sql(f"select {columns} from {relation}", params=values).create_view(name)
+    # A view cannot have parameters; and one that is not temporary would be seen by other cursors.
+    written = re.sub(r"\$(\w+)", lambda found: _sql(values[found[1]]), relation)
+    cursor.execute(f"create temp view {name} as select {columns} from {written}")
 
 
 def _run(
@@ -289,7 +323,9 @@ def _ranges(pin: Pin) -> pa.Table:
 
 
 def _sql(value: object) -> str:
-    """A default of a schema as SQL."""
+    """A value of K2's own as SQL: a default of a schema, a path, a number, a list of these."""
+    if isinstance(value, list):
+        return f"[{', '.join(_sql(item) for item in value)}]"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):

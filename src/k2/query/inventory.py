@@ -100,7 +100,7 @@ class Counts:
             kept = self._kept.get(view.table, {})
         missing = tuple(path for path in source.files if path not in kept)
         if missing:
-            named = Source(columns=source.columns, files=missing, named=True)
+            named = Source(columns=source.columns, files=missing, named=True, rows=source.rows)
             kept = {**kept, **_by_file(self._count(view, named, timeout), missing)}
         if view.pin is None:
             # A file that the newest snapshot does not have is not asked for again.

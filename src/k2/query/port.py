@@ -46,7 +46,7 @@ class Source:
 
     `columns` are those that the relation has. `mixed` files may lack some (an earlier version wrote
     them): these get the default from `defaults`, or null. `tail` may lack columns too. `named` adds
-    a column `filename`, the file that a row is from.
+    a column `filename`, the file that a row is from. `rows` tells how many there are, at most.
     """
 
     columns: pa.Schema
@@ -57,6 +57,7 @@ class Source:
     mixed: bool = True
     defaults: Mapping[str, object] = field(default_factory=dict)
     named: bool = False
+    rows: int = 0
 
 
 @dataclass(frozen=True)

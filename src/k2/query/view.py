@@ -110,8 +110,9 @@ class View:
 
     def source(self, files: Iterable[DataFileRef]) -> Source:
         """These files and the tail as a source, narrowed to the pinned state."""
-        whole, partial = [], []
+        whole, partial, rows = [], [], 0 if self.tail is None else self.tail.num_rows
         for file in files:
+            rows += file.rows
             if self.pin is None or file.sequence <= self.pin.sequence or self._pure(file):
                 whole.append(file.path)
             else:
@@ -124,6 +125,7 @@ class View:
             tail=self.tail if self.pin is None or self.pin.ranges else None,
             mixed=self.evolved,
             defaults=_defaults(self.table),
+            rows=rows,
         )
 
     def _pure(self, file: DataFileRef) -> bool:
