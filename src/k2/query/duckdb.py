@@ -19,6 +19,7 @@ import pyarrow as pa
 from k2.errors import BadInput, Broken, K2Error, Refused, Unavailable
 from k2.query.guard import TEXT_LIMIT, names_read
 from k2.query.port import PartialFile, Pin, Source, Statement
+from k2.query.selection import check_text
 from k2.query.stopping import Watch
 
 _SETTINGS: Final = {
@@ -97,6 +98,7 @@ class DuckDB:
 
     def reads(self, text: str, relations: Collection[str]) -> frozenset[str]:
         """The relations that a user's SQL reads (see `port.Engine`)."""
+        check_text("the SQL", text)
         if len(text) > TEXT_LIMIT:
             raise BadInput(
                 "the SQL is too long", found=f"{len(text)} characters", expected=f"{TEXT_LIMIT}"
@@ -173,7 +175,7 @@ class DuckDB:
 
     @contextmanager
     def _cursor(self, name: str, timeout: float | None) -> Iterator[duckdb.DuckDBPyConnection]:
-        with translated(timeout):
+        with translated(timeout, of_user=name == "fenced"):
             cursor = self._open(name).cursor()
             try:
                 with self._watch.over(cursor.interrupt, timeout):
@@ -334,16 +336,20 @@ def _sql(value: object) -> str:
     return f"'{text}'"
 
 
+_PATH: Final = re.compile(r"['\"](/[^'\"]*\.parquet)['\"]")
+_DAMAGE: Final = re.compile(rf"{_PATH.pattern}|Parquet file|file might be corrupted")
+
+
 @contextmanager
-def translated(timeout: float | None = None) -> Iterator[None]:
-    """DuckDB's exceptions as K2's, most specific first."""
+def translated(timeout: float | None = None, *, of_user: bool = False) -> Iterator[None]:
+    """DuckDB's exceptions as K2's, most specific first; `of_user`: the SQL is not K2's own."""
     try:
         yield
     except duckdb.Error as error:
-        raise _translate(error, timeout) from error
+        raise _translate(error, timeout, of_user) from error
 
 
-def _translate(error: duckdb.Error, timeout: float | None) -> K2Error:
+def _translate(error: duckdb.Error, timeout: float | None, of_user: bool) -> K2Error:
     first = str(error).partition("\n")[0]
     match error:
         case duckdb.InterruptException():
@@ -356,12 +362,14 @@ def _translate(error: duckdb.Error, timeout: float | None) -> K2Error:
                 "the query needs more memory than it may have",
                 hint="ask for fewer symbols or a shorter range, or set a row limit",
             )
-        case duckdb.IOException() | duckdb.HTTPException():
+        case duckdb.IOException():
             return Unavailable(f"a file cannot be read: {first}", retry_after=1.0)
         case duckdb.PermissionException():
             return Refused(f"not allowed: {first}")
-        case duckdb.OutOfRangeException():
+        case duckdb.OutOfRangeException() | duckdb.ConversionException():
             return BadInput(f"a value is out of range: {first}")
         case duckdb.InternalException() | duckdb.FatalException():
             return Broken(f"the engine failed: {first}")
-    return BadInput(f"the query cannot run: {first}")
+    if of_user:
+        return BadInput(f"the SQL cannot run: {first}")
+    return Broken(f"a statement of K2's own failed: {first}")
