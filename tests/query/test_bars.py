@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2.errors import BadInput, Refused
-from k2.query.bars import SCHEMA, BarsWanted, make_bars
+from k2.query.bars import BarsWanted, make_bars
 from k2.query.duckdb import DuckDB
+from k2.query.fill import SCHEMA
 from k2.query.interval import parse_interval
 from k2.query.selection import Selection
 from tests.query import reference

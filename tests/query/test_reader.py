@@ -322,3 +322,55 @@ def test_unknown_things_are_named(reader: Reader) -> None:
         reader.records("trades", Selection(where=(Condition("x", "=", "1"),)))
     assert reader.records("trades", Selection(("none",))).table.num_rows == 0
     assert reader.bars(Selection(("none",)), "1m", last=5, fill=True).table.num_rows == 0
+
+
+FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\ud800b"])
+def test_text_that_is_none_is_refused(reader: Reader, text: str) -> None:
+    asks: list[Callable[[], object]] = [
+        lambda: reader.records("trades", Selection((text,))),
+        lambda: reader.records("trades", Selection(exchanges=(text,))),
+        lambda: reader.records("trades", Selection(where=(Condition("side", "=", text),))),
+        lambda: reader.records("trades", Selection(), as_of=text),
+        lambda: reader.summary(text, date(2024, 3, 5)),
+        lambda: reader.symbols(exchange=text),
+        lambda: reader.sql(f"select '{text}'"),
+    ]
+    for ask in asks:
+        with pytest.raises(BadInput, match="no Unicode text"):
+            ask()
+
+
+def test_numbers_past_all_reason_are_refused(reader: Reader) -> None:
+    asks: list[Callable[[int], object]] = [
+        lambda n: reader.records("trades", Selection(), last=n),
+        lambda n: reader.records("trades", Selection(), limit=n),
+        lambda n: reader.bars(Selection(), "1m", last=n),
+        lambda n: reader.ledger("rejected", limit=n),
+        lambda n: reader.snapshots(limit=n),
+        lambda n: reader.sql("select 1", limit=n),
+    ]
+    for count in (0, -1, 2**31, 2**63, 2**70):
+        for ask in asks:
+            with pytest.raises(BadInput, match="must be 1 to"):
+                ask(count)
+
+
+def test_times_at_the_ends_of_all_time_are_times(market: Market, reader: Reader) -> None:
+    market.append(random_trades(1, 20))
+    market.commit()
+    for start, end in ((FIRST, LAST), (date.min, date.max)):
+        selection = Selection(start=start, end=end)
+        assert reader.records("trades", selection, last=5).table.num_rows == 5
+        assert reader.bars(selection, "1d", last=1_000_000_000).table.num_rows
+        with pytest.raises(Refused, match="most of them empty"):
+            reader.bars(selection, "1m", fill=True)
+    for day in (date.min, date.max):
+        with pytest.raises(NotFound):
+            reader.summary("A", day)
+    with pytest.raises(NotFound):
+        reader.records("trades", Selection(), as_of="9" * 50)
+    with pytest.raises(BadInput):
+        reader.records("trades", Selection(), as_of="0001-01-01T00:00:00+14:00")

@@ -13,34 +13,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from k2.errors import BadInput, Refused
 from k2.lake import DataFileRef
-from k2.model import PRICE_TYPE, TIMESTAMP_TYPE
+from k2.model import TIMESTAMP_TYPE
+from k2.query.fill import SCHEMA, Filling, fill
 from k2.query.interval import Interval, Midnights, midnights_of
 from k2.query.port import Engine, Statement
-from k2.query.predicate import bounds, predicate
-from k2.query.selection import Selection
+from k2.query.predicate import Bounds, bounds, predicate
+from k2.query.selection import Selection, check_count
 from k2.query.statements import statement
 from k2.query.view import View
-from k2.query.zones import from_us, to_us
+from k2.query.zones import DAY_US, from_us, to_us
 
-SCHEMA: Final = pa.schema(
-    [
-        ("symbol", pa.string()),
-        ("exchange", pa.string()),
-        ("start", TIMESTAMP_TYPE),
-        ("open", PRICE_TYPE),
-        ("high", PRICE_TYPE),
-        ("low", PRICE_TYPE),
-        ("close", PRICE_TYPE),
-        ("volume", pa.decimal128(38, 8)),
-        ("trade_count", pa.int64()),
-        ("vwap", PRICE_TYPE),
-    ]
-)
-"""Columns of bars; `start` is the instant (UTC) at which the interval begins."""
-
-_FILLED_LIMIT: Final = 1_000_000
 _WIDEN: Final = 32
 _HEADROOM: Final = 4
 _DAY: Final = timedelta(days=1)
@@ -75,11 +58,16 @@ def make_bars(
     timeout: float | None = None,
 ) -> pa.Table:
     """The bars (see `SCHEMA`), by symbol, exchange and start. Raises `BadInput`, `Refused`."""
-    if wanted.last is not None and wanted.last < 1:
-        raise BadInput("last must be 1 or more", found=str(wanted.last))
+    if wanted.last is not None:
+        check_count("last", wanted.last)
     making = _Making(engine, view, wanted, timeout)
     made = making.newest(selection, wanted.last) if wanted.last else making.all(selection)
-    return making.filled(made, selection) if wanted.fill else made
+    if not wanted.fill or not made.num_rows:
+        return made
+    held = view.span(making.files(selection))
+    wide = bounds(selection, view.exchanges)
+    asked = Bounds(None if wanted.last else wide.start, wide.end)
+    return fill(engine, view.exchanges, made, Filling(wanted.interval, asked, held, wanted.last))
 
 
 @dataclass(frozen=True)
@@ -93,7 +81,7 @@ class _Making:
 
     def all(self, selection: Selection, start: datetime | None = None) -> pa.Table:
         """All bars of the selection; only trades at or after `start`, if it is given."""
-        files = self._files(selection, start)
+        files = self.files(selection, start)
         midnights = self._midnights(files, selection)
         source = self.view.source(files)
         made = self._statement(selection, start, midnights)
@@ -138,30 +126,8 @@ class _Making:
                 )
         return _joined(done)
 
-    def filled(self, made: pa.Table, selection: Selection) -> pa.Table:
-        """The bars, and empty ones between."""
-        if not made.num_rows:
-            return made
-        span = bounds(selection, self.view.exchanges)
-        held = self.view.span(self._files(selection, None))
-        low = _as_datetime(pc.min(made["start"]))
-        high = _as_datetime(pc.max(made["start"]))
-        first = None if span.start is None or self.wanted.last else min(span.start, low)
-        last = None if span.end is None or held is None else max(min(span.end, held[1]), high)
-        grid = self._grid(first or low, last or high, span.end)
-        if grid.num_rows * len(set(_pairs(made))) > _FILLED_LIMIT:
-            raise Refused(
-                f"more than {_FILLED_LIMIT:,} intervals would be shown, most of them empty",
-                hint="ask for a shorter range, a longer interval, or leave empty ones out",
-            )
-        found = self.engine.run(
-            statement("fill", {"first": first, "last": last, "newest": self.wanted.last}),
-            {"bars": made, "grid": grid},
-            timeout=self.timeout,
-        )
-        return found.select(SCHEMA.names).cast(SCHEMA)
-
-    def _files(self, selection: Selection, start: datetime | None) -> tuple[DataFileRef, ...]:
+    def files(self, selection: Selection, start: datetime | None = None) -> tuple[DataFileRef, ...]:
+        """The files that may hold trades of the selection, at or after `start` if it is given."""
         edge = bounds(selection, self.view.exchanges)
         low = (
             start if edge.start is None else edge.start if start is None else max(edge.start, start)
@@ -220,52 +186,22 @@ class _Making:
 
     def _starts(self, selection: Selection, last: int) -> Iterator[datetime | None]:
         """Ever earlier times to look back to, the last one None."""
-        span = self.view.span(self._files(selection, None))
+        span = self.view.span(self.files(selection))
         if span is not None:
             edge = bounds(selection, self.view.exchanges)
-            low = max(span[0], edge.start) if edge.start else span[0]
-            high = min(span[1], edge.end) if edge.end else span[1]
-            width = timedelta(microseconds=self.wanted.interval.width_us) * last * _HEADROOM
+            low = to_us(max(span[0], edge.start) if edge.start else span[0])
+            high = to_us(min(span[1], edge.end) if edge.end else span[1])
+            width = self.wanted.interval.width_us * last * _HEADROOM
             if self.wanted.interval.is_day:
-                width += 2 * _DAY
+                width += 2 * DAY_US
             while width < high - low:
-                yield high - width
+                yield from_us(high - width)
                 width *= _WIDEN
         yield None
-
-    def _grid(self, first: datetime, last: datetime, end: datetime | None) -> pa.Table:
-        """Where intervals begin at each exchange, from `first` to `last`, both inclusive."""
-        days = ((first - 2 * _DAY).date(), (last + 2 * _DAY).date())
-        midnights = midnights_of(self.view.exchanges, *days)
-        width = self.wanted.interval.width_us
-        limit = to_us(last) if end is None else min(to_us(last), to_us(end) - 1)
-        names, starts = [], []
-        for name, begin in midnights.begin_us.items():
-            # A day of 25 hours is one interval all the same.
-            found = begin if self.wanted.interval.is_day else _steps(begin, width)
-            found = found[(found >= to_us(first)) & (found <= limit)]
-            names.append(np.full(len(found), name, dtype=object))
-            starts.append(found)
-        return pa.table(
-            {
-                "exchange": pa.array(np.concatenate(names), pa.string()),
-                "start": pa.array(np.concatenate(starts), pa.int64()).cast(TIMESTAMP_TYPE),
-            }
-        )
 
 
 def _begin(shift: str, width: str) -> str:
     return f"epoch_us(timestamp) - (epoch_us(timestamp) + {shift}) % {width}"
-
-
-def _steps(
-    begin: "np.ndarray[tuple[int], np.dtype[np.int64]]", width: int
-) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-    """Each day's beginning and every width after it, up to the next day's beginning."""
-    counts = -(-np.diff(begin) // width)
-    first = np.repeat(begin[:-1], counts)
-    within = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.asarray(first + within * width, np.int64)
 
 
 def _shaped(found: pa.Table) -> pa.Table:
@@ -308,7 +244,3 @@ def _without(bars: pa.Table, pairs: set[tuple[str, str]]) -> pa.Table:
 def _joined(parts: list[pa.Table]) -> pa.Table:
     order = [(name, "ascending") for name in ("symbol", "exchange", "start")]
     return pa.concat_tables(parts).sort_by(order) if len(parts) > 1 else parts[0]
-
-
-def _as_datetime(scalar: pa.Scalar) -> datetime:
-    return from_us(scalar.value)

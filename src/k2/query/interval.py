@@ -10,6 +10,7 @@ from datetime import date
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from k2.errors import BadInput
@@ -55,7 +56,7 @@ class Midnights:
 
     first: date
     last: date
-    begin_us: Mapping[str, "np.ndarray[tuple[int], np.dtype[np.int64]]"]
+    begin_us: Mapping[str, npt.NDArray[np.int64]]
 
     def shift(self, width_us: int) -> int | None:
         """What to add to a time before its remainder by the width tells how far into its interval

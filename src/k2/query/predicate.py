@@ -60,7 +60,7 @@ class Bounds:
 def bounds(selection: Selection, exchanges: Mapping[str, Exchange]) -> Bounds:
     """The widest span of time that any exchange of the selection needs.
 
-    Raises `BadInput` for a start that is not before the end, or a time without a zone.
+    Raises `BadInput` for a start that is not before the end.
     """
     starts = _instants(selection.start, selection, exchanges)
     ends = _instants(selection.end, selection, exchanges)
@@ -101,8 +101,6 @@ def _instants(
     if edge is None:
         return {}
     if isinstance(edge, datetime):
-        if edge.tzinfo is None:
-            raise BadInput("a time must say its zone", found=edge.isoformat())
         return {"": edge}
     wanted = selection.exchanges or tuple(exchanges)
     found = {name: midnight(exchanges[name].zone, edge) for name in wanted if name in exchanges}

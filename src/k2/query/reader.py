@@ -12,7 +12,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from k2.errors import BadInput, NotFound
+from k2.errors import NotFound
 from k2.lake import LEDGERS, RECORD_TABLES
 from k2.query.answer import Answer, told
 from k2.query.bars import BarsWanted, make_bars
@@ -28,7 +28,7 @@ from k2.query.page import from_token, to_token
 from k2.query.port import Engine, Source
 from k2.query.pulse import Pulse
 from k2.query.records import Wanted, fetch_records, question
-from k2.query.selection import Selection
+from k2.query.selection import Selection, check_count, check_text
 from k2.query.state import State
 
 PRICE_NOTE: Final = "only trades that form prices; all_trades takes the others in"
@@ -138,6 +138,8 @@ class Reader:
     ) -> Answer:
         """What is traded: symbol, exchange, asset_class, trades, quotes, first and last time."""
         began = time.perf_counter()
+        if exchange is not None:
+            check_text("an exchange", exchange)
         views = self._state.views(as_of=as_of)
         read = [view for view in views.values() if view.table in _TRADED]
         counted = {view.table: self._counts.of(view, timeout=timeout) for view in read}
@@ -167,14 +169,14 @@ class Reader:
         duplicates, rejected, tags. An id or a tag can be given as `as_of`.
         """
         began = time.perf_counter()
-        check_limit(limit)
+        check_count("limit", limit)
         found = list_snapshots(self._state.commits(table), limit)
         return Answer(found, told([], found, began))
 
     def ledger(self, name: str, *, limit: int = 1000, timeout: float | None = None) -> Answer:
         """The newest entries of a ledger: rejected, duplicates, gaps or commits; newest first."""
         began = time.perf_counter()
-        check_limit(limit)
+        check_count("limit", limit)
         source = self._state.ledger(name)
         made = ledger_statement(name, limit)
         table = self._engine.run(made, {"rows": source}, timeout=timeout)
@@ -186,7 +188,7 @@ class Reader:
         """
         began = time.perf_counter()
         if limit is not None:
-            check_limit(limit)
+            check_count("limit", limit)
         names = sorted(self._engine.reads(text, (*RECORD_TABLES, *LEDGERS)))
         views = {name: self._state.view(name) for name in names if name in RECORD_TABLES}
         sources: dict[str, Source | pa.Table] = {
@@ -219,12 +221,6 @@ class Reader:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def check_limit(limit: int) -> None:
-    """Raises `BadInput` for a limit below 1."""
-    if limit < 1:
-        raise BadInput("limit must be 1 or more", found=str(limit))
 
 
 def open_reader(

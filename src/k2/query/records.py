@@ -4,7 +4,7 @@ Comes in: a view and a selection. Goes out: rows, read from as few files as can 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from k2.errors import BadInput
 from k2.lake import DataFileRef
-from k2.query.page import Page, from_token, to_token
+from k2.query.page import Page
 from k2.query.port import Engine
 from k2.query.predicate import Predicate, bounds, predicate, quoted
-from k2.query.selection import Selection
+from k2.query.selection import Selection, check_count
 from k2.query.statements import statement
 from k2.query.view import View
 from k2.query.zones import from_us, to_us
@@ -69,20 +69,10 @@ def fetch_records(
     return _Fetch(engine, view, selection, wanted, after, timeout).rows()
 
 
-def read_token(token: str | None, asked: str) -> Page | None:
-    """The page that the token stands for. Raises `BadInput` if it is not this question's."""
-    return None if token is None else from_token(token, asked)
-
-
-def write_token(page: Page | None, asked: str) -> str | None:
-    """The token of a page, for this question."""
-    return None if page is None else to_token(page, asked)
-
-
 def _check(wanted: Wanted) -> None:
     for name, value in (("last", wanted.last), ("limit", wanted.limit)):
-        if value is not None and value < 1:
-            raise BadInput(f"{name} must be 1 or more", found=str(value))
+        if value is not None:
+            check_count(name, value)
     if wanted.last is not None and wanted.limit is not None:
         raise BadInput("last and limit exclude each other", hint="last N are the newest, in order")
 
@@ -241,8 +231,3 @@ def _add_key(made: Predicate, order: Sequence[str], key: Sequence[int | str]) ->
     bound = [made.bind(value) for value in values]
     made.add(f"{order[0]} >= {bound[0]}")
     made.add(f"({', '.join(order)}) > ({', '.join(bound)})")
-
-
-def pinned_view(view: View, page: Page | None) -> View:
-    """The view narrowed to the state that a page was read from."""
-    return view if page is None else replace(view, pin=page.pin)

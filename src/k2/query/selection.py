@@ -14,6 +14,9 @@ from k2.errors import BadInput
 OPERATORS: Final = ("=", "!=", "<", "<=", ">", ">=")
 """The operators of a condition."""
 
+COUNT_LIMIT: Final = 2_000_000_000
+"""The most rows that may be asked for by number."""
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -22,6 +25,10 @@ class Condition:
     column: str
     operator: str
     value: str
+
+    def __post_init__(self) -> None:
+        for text in (self.column, self.operator, self.value):
+            check_text("a condition", text)
 
     @classmethod
     def parse(cls, text: str) -> "Condition":
@@ -55,6 +62,29 @@ class Selection:
     start: datetime | date | None = None
     end: datetime | date | None = None
     where: tuple[Condition, ...] = ()
+
+    def __post_init__(self) -> None:
+        for symbol in self.symbols:
+            check_text("a symbol", symbol)
+        for exchange in self.exchanges:
+            check_text("an exchange", exchange)
+        for edge in (self.start, self.end):
+            if isinstance(edge, datetime) and edge.tzinfo is None:
+                raise BadInput("a time must say its zone", found=edge.isoformat())
+
+
+def check_text(what: str, text: str) -> None:
+    """Raises `BadInput` for text that no encoding can hold (lone surrogates)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadInput(f"{what} is no Unicode text", found=ascii(text)) from error
+
+
+def check_count(what: str, count: int) -> None:
+    """Raises `BadInput` for a number of rows below 1, or past all reason."""
+    if not 1 <= count <= COUNT_LIMIT:
+        raise BadInput(f"{what} must be 1 to {COUNT_LIMIT:,}", found=str(count))
 
 
 def parse_conditions(texts: Sequence[str]) -> tuple[Condition, ...]:

@@ -9,13 +9,14 @@ from typing import Final
 
 import pyarrow as pa
 
-from k2.errors import NotFound
+from k2.errors import BadInput, NotFound
 from k2.ingest import Pinned, Tail
 from k2.lake import LEDGERS, RECORD_TABLES, Lake, Snapshot, definition, open_lake
 from k2.log import EXCHANGES_TOPIC, Log, open_log, open_registry
 from k2.model import Exchange, Topic
 from k2.query.page import Page
 from k2.query.port import LogRange, Pin, Source
+from k2.query.selection import check_text
 from k2.query.view import View
 
 _TAIL_ROWS: Final = 2_000_000
@@ -53,7 +54,7 @@ class State:
         """
         check_kind(kind)
         if as_of is not None:
-            commit = self.lake.resolve_as_of(kind, as_of)
+            commit = self._commit(kind, as_of)
             snapshot = self.lake.table(kind).snapshot()
             return self._history(snapshot, page.pin if page else Pin(commit))
         pinned = self.tail.pin(kind)
@@ -121,6 +122,20 @@ class State:
         """The log's topics of a kind, and how many partitions each has."""
         parsed = {name: (Topic.parse(name), count) for name, count in self.log.topics().items()}
         return {n: count for n, (topic, count) in parsed.items() if topic and topic.kind == kind}
+
+    def _commit(self, kind: str, as_of: str) -> int:
+        """The commit of a time, a tag or a snapshot id."""
+        check_text("an as-of time", as_of)
+        if as_of.isdecimal() and int(as_of) >= 2**63:
+            raise NotFound(
+                f"there is no snapshot {as_of}", hint="`snapshots` lists those there are"
+            )
+        try:
+            return self.lake.resolve_as_of(kind, as_of)
+        except OverflowError as error:
+            raise BadInput(
+                f"{as_of!r} is no time that can be", expected="2014-03-10T23:00:00Z"
+            ) from error
 
     def _history(self, snapshot: Snapshot, pin: Pin | None) -> View:
         of = definition(snapshot.table)
