@@ -10,7 +10,7 @@ import pytest
 
 from k2.errors import BadInput, K2Error, Refused
 from k2.query.duckdb import DuckDB
-from k2.query.stopping import cancelled_by
+from k2.query.stopping import cancelled_by, limited
 from tests.query.make import trade, view_of
 
 TABLES = ("trades", "commits")
@@ -39,7 +39,8 @@ def ask(
         "commits": pa.table({"commit": [1, 2], "table": ["trades", "trades"]}),
     }
     names = fenced.reads(text, TABLES)
-    return fenced.ask(text, {n: sources[n] for n in names}, limit=limit, timeout=timeout)
+    with limited(timeout):
+        return fenced.ask(text, {n: sources[n] for n in names}, limit=limit)
 
 
 @pytest.mark.parametrize(
@@ -257,6 +258,14 @@ def test_time_is_limited(fenced: DuckDB, folder: Path) -> None:
     with pytest.raises(Refused, match=r"longer than 0\.2 seconds"):
         ask(fenced, folder, text, timeout=0.2)
     assert time.monotonic() - began < 5
+
+
+def test_the_limit_is_for_all_that_a_question_takes(fenced: DuckDB, folder: Path) -> None:
+    with limited(0.05):
+        time.sleep(0.06)
+        with pytest.raises(Refused, match=r"longer than 0\.05 seconds"):
+            ask(fenced, folder, "select 1", timeout=None)
+    assert ask(fenced, folder, "select 1", timeout=None)[0].num_rows == 1
 
 
 def test_memory_is_limited(fenced: DuckDB, folder: Path) -> None:

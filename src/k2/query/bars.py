@@ -54,13 +54,11 @@ def make_bars(
     view: View,
     selection: Selection,
     wanted: BarsWanted,
-    *,
-    timeout: float | None = None,
 ) -> pa.Table:
     """The bars (see `SCHEMA`), by symbol, exchange and start. Raises `BadInput`, `Refused`."""
     if wanted.last is not None:
         check_count("last", wanted.last)
-    making = _Making(engine, view, wanted, timeout)
+    making = _Making(engine, view, wanted)
     made = making.newest(selection, wanted.last) if wanted.last else making.all(selection)
     if not wanted.fill or not made.num_rows:
         return made
@@ -77,7 +75,6 @@ class _Making:
     engine: Engine
     view: View
     wanted: BarsWanted
-    timeout: float | None
 
     def all(self, selection: Selection, start: datetime | None = None) -> pa.Table:
         """All bars of the selection; only trades at or after `start`, if it is given."""
@@ -88,7 +85,7 @@ class _Making:
         sources = {"rows": source, "midnights": midnights.to_table()}
         if "{midnights}" not in made.text:
             del sources["midnights"]
-        found = self.engine.run(made, sources, timeout=self.timeout)
+        found = self.engine.run(made, sources)
         return _dated(found, midnights) if self.wanted.interval.is_day else _shaped(found)
 
     def newest(self, selection: Selection, last: int) -> pa.Table:

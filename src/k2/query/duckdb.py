@@ -20,7 +20,7 @@ from k2.errors import BadInput, Broken, K2Error, Refused, Unavailable
 from k2.query.guard import TEXT_LIMIT, names_read
 from k2.query.port import PartialFile, Pin, Source, Statement
 from k2.query.selection import check_text
-from k2.query.stopping import Watch
+from k2.query.stopping import Watch, limits
 
 _SETTINGS: Final = {
     "TimeZone": "'UTC'",
@@ -80,15 +80,9 @@ class DuckDB:
         self._lock = threading.Lock()
         self._watch = Watch()
 
-    def run(
-        self,
-        statement: Statement,
-        sources: Mapping[str, Source | pa.Table],
-        *,
-        timeout: float | None = None,
-    ) -> pa.Table:
+    def run(self, statement: Statement, sources: Mapping[str, Source | pa.Table]) -> pa.Table:
         """The statement's rows (see `port.Engine`)."""
-        with self._counted() as beside, self._cursor(self._fit(sources, beside), timeout) as cursor:
+        with self._counted() as beside, self._cursor(self._fit(sources, beside)) as cursor:
             try:
                 return _run(cursor, statement, sources, template=False)
             except duckdb.BinderException:
@@ -103,7 +97,7 @@ class DuckDB:
             raise BadInput(
                 "the SQL is too long", found=f"{len(text)} characters", expected=f"{TEXT_LIMIT}"
             )
-        with self._cursor("one thread", None) as cursor:
+        with self._cursor("one thread") as cursor:
             parsed = cursor.execute("select json_serialize_sql($text)", {"text": text}).fetchall()
         try:
             tree = json.loads(parsed[0][0])
@@ -117,10 +111,9 @@ class DuckDB:
         sources: Mapping[str, Source | pa.Table],
         *,
         limit: int | None = None,
-        timeout: float | None = None,
     ) -> tuple[pa.Table, bool]:
         """A user's SELECT (see `port.Engine`), in a database that can reach the tables alone."""
-        with self._cursor("fenced", timeout) as cursor:
+        with self._cursor("fenced") as cursor:
             # The folders that may be read could be written to as well: once more, by another path.
             if [found.type for found in cursor.extract_statements(text)] != [_SELECT]:
                 raise Refused("only one SELECT is allowed")
@@ -166,7 +159,7 @@ class DuckDB:
     @cached_property
     def _functions(self) -> frozenset[str]:
         """Names of the functions that compute something from their arguments."""
-        with self._cursor("one thread", None) as cursor:
+        with self._cursor("one thread") as cursor:
             found = cursor.execute(
                 "select distinct lower(function_name) from duckdb_functions() "
                 "where function_type in ('scalar', 'aggregate', 'macro')"
@@ -174,11 +167,11 @@ class DuckDB:
         return frozenset(name for (name,) in found)
 
     @contextmanager
-    def _cursor(self, name: str, timeout: float | None) -> Iterator[duckdb.DuckDBPyConnection]:
-        with translated(timeout, of_user=name == "fenced"):
+    def _cursor(self, name: str) -> Iterator[duckdb.DuckDBPyConnection]:
+        with translated(of_user=name == "fenced"):
             cursor = self._open(name).cursor()
             try:
-                with self._watch.over(cursor.interrupt, timeout):
+                with self._watch.over(cursor.interrupt):
                     yield cursor
             finally:
                 cursor.close()
@@ -341,22 +334,19 @@ _DAMAGE: Final = re.compile(rf"{_PATH.pattern}|Parquet file|file might be corrup
 
 
 @contextmanager
-def translated(timeout: float | None = None, *, of_user: bool = False) -> Iterator[None]:
+def translated(*, of_user: bool = False) -> Iterator[None]:
     """DuckDB's exceptions as K2's, most specific first; `of_user`: the SQL is not K2's own."""
     try:
         yield
     except duckdb.Error as error:
-        raise _translate(error, timeout, of_user) from error
+        raise _translate(error, of_user) from error
 
 
-def _translate(error: duckdb.Error, timeout: float | None, of_user: bool) -> K2Error:
+def _translate(error: duckdb.Error, of_user: bool) -> K2Error:
     first = str(error).partition("\n")[0]
     match error:
         case duckdb.InterruptException():
-            return Refused(
-                f"the query took longer than {timeout:g} seconds" if timeout else "cancelled",
-                hint="ask for fewer symbols or a shorter range, or raise the limit",
-            )
+            return limits().refusal()
         case duckdb.OutOfMemoryException():
             return Refused(
                 "the query needs more memory than it may have",

@@ -80,10 +80,10 @@ class Counts:
         self._lock = threading.Lock()
         self._kept: dict[str, dict[str, pa.Table]] = {}
 
-    def of(self, view: View, *, timeout: float | None = None) -> pa.Table:
+    def of(self, view: View) -> pa.Table:
         """Rows, first and last time of each symbol at each exchange in the view, in no order."""
         source = view.source(view.select())
-        parts = self._files(view, source, timeout)
+        parts = self._files(view, source)
         if source.partial or source.tail is not None:
             rest = Source(
                 columns=source.columns,
@@ -91,17 +91,17 @@ class Counts:
                 pin=source.pin,
                 tail=source.tail,
             )
-            parts.append(self._count(view, rest, timeout).select(_COUNTS.names))
+            parts.append(self._count(view, rest).select(_COUNTS.names))
         return _summed([part.cast(_COUNTS) for part in parts])
 
-    def _files(self, view: View, source: Source, timeout: float | None) -> list[pa.Table]:
+    def _files(self, view: View, source: Source) -> list[pa.Table]:
         """The counts of each whole file, taken from those kept where they are."""
         with self._lock:
             kept = self._kept.get(view.table, {})
         missing = tuple(path for path in source.files if path not in kept)
         if missing:
             named = Source(columns=source.columns, files=missing, named=True, rows=source.rows)
-            kept = {**kept, **_by_file(self._count(view, named, timeout), missing)}
+            kept = {**kept, **_by_file(self._count(view, named), missing)}
         if view.pin is None:
             # A file that the newest snapshot does not have is not asked for again.
             kept = {path: kept[path] for path in source.files}
@@ -109,10 +109,10 @@ class Counts:
                 self._kept[view.table] = kept
         return [kept[path] for path in source.files]
 
-    def _count(self, view: View, source: Source, timeout: float | None) -> pa.Table:
+    def _count(self, view: View, source: Source) -> pa.Table:
         file = "filename," if source.named else ""
         made = statement("counts", {}, file=file, time=view.time)
-        return self._engine.run(made, {"rows": source}, timeout=timeout)
+        return self._engine.run(made, {"rows": source})
 
 
 def list_symbols(

@@ -73,18 +73,12 @@ class Statement:
 class Engine(Protocol):
     """Runs statements. Every method may be called from any thread, many at once.
 
-    Raises `Refused` when a query takes longer than its timeout (seconds), its asker is gone or it
-    needs more memory than there is, `Unavailable` when a file cannot be read, `BadInput` for a
+    Raises `Refused` when the question's limits are passed (`stopping.limits`) or it needs more
+    memory than there is, `Unavailable` when a file cannot be read, `BadInput` for a
     statement of a user's that cannot run.
     """
 
-    def run(
-        self,
-        statement: Statement,
-        sources: Mapping[str, Source | pa.Table],
-        *,
-        timeout: float | None = None,
-    ) -> pa.Table:
+    def run(self, statement: Statement, sources: Mapping[str, Source | pa.Table]) -> pa.Table:
         """The statement's rows, as plain columns (no dictionaries, times in UTC)."""
 
     def reads(self, text: str, relations: Collection[str]) -> frozenset[str]:
@@ -100,7 +94,6 @@ class Engine(Protocol):
         sources: Mapping[str, Source | pa.Table],
         *,
         limit: int | None = None,
-        timeout: float | None = None,
     ) -> tuple[pa.Table, bool]:
         """At most `limit` rows of a user's SELECT over relations named like the sources, and
         whether there were more. `reads` must have allowed it; it can reach nothing else.

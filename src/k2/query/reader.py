@@ -30,6 +30,7 @@ from k2.query.pulse import Pulse
 from k2.query.records import Wanted, fetch_records, question
 from k2.query.selection import Selection, check_count, check_text
 from k2.query.state import State
+from k2.query.stopping import limited
 
 PRICE_NOTE: Final = "only trades that form prices; all_trades takes the others in"
 _TRADED: Final = ("trades", "quotes")
@@ -67,19 +68,18 @@ class Reader:
         `fields` are the columns wanted: the kind's own by default. `after` is the `next` of the
         page before: it sees the state that the first page saw.
         """
-        began = time.perf_counter()
-        wanted = Wanted(last, limit, fields)
-        asked = question(kind, selection, wanted, as_of)
-        page = from_token(after, asked) if after is not None else None
-        view = self._state.view(kind, as_of=as_of, page=page)
-        table, following = fetch_records(
-            self._engine, view, selection, wanted, after=page, timeout=timeout
-        )
-        return Answer(
-            table,
-            told([view], table, began, as_of=as_of),
-            to_token(following, asked) if following else None,
-        )
+        with limited(timeout):
+            began = time.perf_counter()
+            wanted = Wanted(last, limit, fields)
+            asked = question(kind, selection, wanted, as_of)
+            page = from_token(after, asked) if after is not None else None
+            view = self._state.view(kind, as_of=as_of, page=page)
+            table, following = fetch_records(self._engine, view, selection, wanted, after=page)
+            return Answer(
+                table,
+                told([view], table, began, as_of=as_of),
+                to_token(following, asked) if following else None,
+            )
 
     def bars(
         self,
@@ -98,12 +98,15 @@ class Reader:
         and exchange. `start` is when the interval begins, UTC; a day begins at midnight where it
         is traded.
         """
-        began = time.perf_counter()
-        wanted = BarsWanted(parse_interval(interval), all_trades=all_trades, fill=fill, last=last)
-        view = self._state.view("trades", as_of=as_of)
-        table = make_bars(self._engine, view, selection, wanted, timeout=timeout)
-        notes = [] if all_trades else [PRICE_NOTE]
-        return Answer(table, told([view], table, began, as_of=as_of, notes=notes))
+        with limited(timeout):
+            began = time.perf_counter()
+            wanted = BarsWanted(
+                parse_interval(interval), all_trades=all_trades, fill=fill, last=last
+            )
+            view = self._state.view("trades", as_of=as_of)
+            table = make_bars(self._engine, view, selection, wanted)
+            notes = [] if all_trades else [PRICE_NOTE]
+            return Answer(table, told([view], table, began, as_of=as_of, notes=notes))
 
     def summary(
         self,
@@ -115,19 +118,20 @@ class Reader:
         timeout: float | None = None,
     ) -> Answer:
         """One exchange day, a row per exchange; `NotFound` when there is none."""
-        began = time.perf_counter()
-        selection = Selection((symbol,), (exchange,) if exchange is not None else ())
-        wanted = BarsWanted(parse_interval("1d"), day=day)
-        view = self._state.view("trades", as_of=as_of)
-        made = make_bars(self._engine, view, selection, wanted, timeout=timeout)
-        if not made.num_rows:
-            raise NotFound(
-                f"no trade of {symbol} formed a price on {day}",
-                hint="`symbols` lists what there is, with its first and last time",
-            )
-        dates = pa.array([day] * made.num_rows, pa.date32())
-        table = made.set_column(2, "date", dates)
-        return Answer(table, told([view], table, began, as_of=as_of, notes=[PRICE_NOTE]))
+        with limited(timeout):
+            began = time.perf_counter()
+            selection = Selection((symbol,), (exchange,) if exchange is not None else ())
+            wanted = BarsWanted(parse_interval("1d"), day=day)
+            view = self._state.view("trades", as_of=as_of)
+            made = make_bars(self._engine, view, selection, wanted)
+            if not made.num_rows:
+                raise NotFound(
+                    f"no trade of {symbol} formed a price on {day}",
+                    hint="`symbols` lists what there is, with its first and last time",
+                )
+            dates = pa.array([day] * made.num_rows, pa.date32())
+            table = made.set_column(2, "date", dates)
+            return Answer(table, told([view], table, began, as_of=as_of, notes=[PRICE_NOTE]))
 
     def symbols(
         self,
@@ -137,15 +141,16 @@ class Reader:
         timeout: float | None = None,
     ) -> Answer:
         """What is traded: symbol, exchange, asset_class, trades, quotes, first and last time."""
-        began = time.perf_counter()
-        if exchange is not None:
-            check_text("an exchange", exchange)
-        views = self._state.views(as_of=as_of)
-        read = [view for view in views.values() if view.table in _TRADED]
-        counted = {view.table: self._counts.of(view, timeout=timeout) for view in read}
-        exchanges = {name: of for view in read for name, of in view.exchanges.items()}
-        table = list_symbols(counted, exchanges, exchange)
-        return Answer(table, told(read, table, began, as_of=as_of))
+        with limited(timeout):
+            began = time.perf_counter()
+            if exchange is not None:
+                check_text("an exchange", exchange)
+            views = self._state.views(as_of=as_of)
+            read = [view for view in views.values() if view.table in _TRADED]
+            counted = {view.table: self._counts.of(view) for view in read}
+            exchanges = {name: of for view in read for name, of in view.exchanges.items()}
+            table = list_symbols(counted, exchanges, exchange)
+            return Answer(table, told(read, table, began, as_of=as_of))
 
     def stats(self, *, as_of: str | None = None, timeout: float | None = None) -> Answer:
         """Per table: rows, files, bytes, commit, snapshot, first and last time, tail rows, lag.
@@ -153,16 +158,17 @@ class Reader:
         `rows` are those committed, `tail_rows` those past them; `lag_messages` is null as of a
         past moment.
         """
-        began = time.perf_counter()
-        views = self._state.views(as_of=as_of)
-        lags = {kind: self._state.lag_messages([of]) for kind, of in views.items() if not as_of}
-        counted = {
-            kind: self._counts.of(view, timeout=timeout)
-            for kind, view in views.items()
-            if view.pin is not None and kind in _TRADED
-        }
-        table = list_stats(views, counted, lags)
-        return Answer(table, told(views.values(), table, began, as_of=as_of))
+        with limited(timeout):
+            began = time.perf_counter()
+            views = self._state.views(as_of=as_of)
+            lags = {kind: self._state.lag_messages([of]) for kind, of in views.items() if not as_of}
+            counted = {
+                kind: self._counts.of(view)
+                for kind, view in views.items()
+                if view.pin is not None and kind in _TRADED
+            }
+            table = list_stats(views, counted, lags)
+            return Answer(table, told(views.values(), table, began, as_of=as_of))
 
     def snapshots(self, table: str = "trades", *, limit: int = 100) -> Answer:
         """Commits of a table, newest first: commit, snapshot_id, committed_at, operation, rows,
@@ -175,31 +181,33 @@ class Reader:
 
     def ledger(self, name: str, *, limit: int = 1000, timeout: float | None = None) -> Answer:
         """The newest entries of a ledger: rejected, duplicates, gaps or commits; newest first."""
-        began = time.perf_counter()
-        check_count("limit", limit)
-        source = self._state.ledger(name)
-        made = ledger_statement(name, limit)
-        table = self._engine.run(made, {"rows": source}, timeout=timeout)
-        return Answer(table, told([], table, began))
+        with limited(timeout):
+            began = time.perf_counter()
+            check_count("limit", limit)
+            source = self._state.ledger(name)
+            made = ledger_statement(name, limit)
+            table = self._engine.run(made, {"rows": source})
+            return Answer(table, told([], table, began))
 
     def sql(self, text: str, *, limit: int | None = None, timeout: float | None = None) -> Answer:
         """The answer of one read-only SELECT over the tables of records, tail included,
         and the ledgers. It reaches no files, network or settings.
         """
-        began = time.perf_counter()
-        if limit is not None:
-            check_count("limit", limit)
-        names = sorted(self._engine.reads(text, (*RECORD_TABLES, *LEDGERS)))
-        views = {name: self._state.view(name) for name in names if name in RECORD_TABLES}
-        sources: dict[str, Source | pa.Table] = {
-            name: views[name].source(views[name].select())
-            if name in views
-            else self._state.ledger(name)
-            for name in names
-        }
-        table, more = self._engine.ask(text, sources, limit=limit, timeout=timeout)
-        notes = [f"only the first {limit:,} rows; there are more"] if more else []
-        return Answer(table, told(views.values(), table, began, notes=notes))
+        with limited(timeout):
+            began = time.perf_counter()
+            if limit is not None:
+                check_count("limit", limit)
+            names = sorted(self._engine.reads(text, (*RECORD_TABLES, *LEDGERS)))
+            views = {name: self._state.view(name) for name in names if name in RECORD_TABLES}
+            sources: dict[str, Source | pa.Table] = {
+                name: views[name].source(views[name].select())
+                if name in views
+                else self._state.ledger(name)
+                for name in names
+            }
+            table, more = self._engine.ask(text, sources, limit=limit)
+            notes = [f"only the first {limit:,} rows; there are more"] if more else []
+            return Answer(table, told(views.values(), table, began, notes=notes))
 
     def status(self) -> dict[str, object]:
         """Records per second, lag, freshness, snapshot: what a status strip shows, JSON-ready."""

@@ -59,14 +59,13 @@ def fetch_records(
     wanted: Wanted,
     *,
     after: Page | None = None,
-    timeout: float | None = None,
 ) -> tuple[pa.Table, Page | None]:
     """The rows and where the next page begins (None: there is none).
 
     Raises `BadInput` for unknown fields and conditions, a `last` or `limit` below 1, or both.
     """
     _check(wanted)
-    return _Fetch(engine, view, selection, wanted, after, timeout).rows()
+    return _Fetch(engine, view, selection, wanted, after).rows()
 
 
 def _check(wanted: Wanted) -> None:
@@ -86,7 +85,6 @@ class _Fetch:
     selection: Selection
     wanted: Wanted
     after: Page | None
-    timeout: float | None
 
     def rows(self) -> tuple[pa.Table, Page | None]:
         fields = self._fields()
@@ -183,7 +181,6 @@ class _Fetch:
                 order=", ".join(name + direction for name in view.order),
             ),
             {"rows": view.source(files)},
-            timeout=self.timeout,
         )
         return _reversed(found) if backwards else found
 

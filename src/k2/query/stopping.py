@@ -1,6 +1,7 @@
-"""Stopping queries that run too long, or that nobody waits for any more.
+"""Stopping questions that take too long, or whose asker is gone.
 
-Comes in: a way to interrupt each running query, its time limit, and whether its asker is gone.
+A question sets its limits around all that it does, however many statements that takes; an engine
+lets its `Watch` interrupt what runs within them.
 """
 
 import threading
@@ -12,54 +13,94 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
+from k2.errors import Refused
+
 _TICK_SECONDS: Final = 0.05
 """How often it is looked whether a query is to be stopped."""
 
-_gone: ContextVar[threading.Event | None] = ContextVar("k2_query_gone", default=None)
+
+@dataclass(frozen=True)
+class Limits:
+    """When a question is to be stopped: at a time of `time.monotonic`, or once `gone` is set."""
+
+    seconds: float | None = None
+    deadline: float | None = None
+    gone: threading.Event | None = None
+
+    @property
+    def are_passed(self) -> bool:
+        """Whether it is to be stopped now."""
+        late = self.deadline is not None and time.monotonic() >= self.deadline
+        return late or (self.gone is not None and self.gone.is_set())
+
+    def refusal(self) -> Refused:
+        """What whoever asked is told."""
+        if self.gone is not None and self.gone.is_set():
+            return Refused("cancelled: whoever asked is gone")
+        return Refused(
+            f"the query took longer than {self.seconds:g} seconds" if self.seconds else "cancelled",
+            hint="ask for fewer symbols or a shorter range, or raise the limit",
+        )
+
+
+_UNLIMITED: Final = Limits()
+_limits: ContextVar[Limits | None] = ContextVar("k2_query_limits", default=None)
+
+
+def limits() -> Limits:
+    """Those of the question that this thread (or task) is busy with."""
+    return _limits.get() or _UNLIMITED
+
+
+@contextmanager
+def limited(seconds: float | None) -> Iterator[None]:
+    """All that is asked within this block may take so many seconds together; None: no limit."""
+    if seconds is None:
+        yield
+        return
+    token = _limits.set(Limits(seconds, time.monotonic() + seconds, limits().gone))
+    try:
+        yield
+    finally:
+        _limits.reset(token)
 
 
 @contextmanager
 def cancelled_by(gone: threading.Event) -> Iterator[None]:
-    """Queries that are asked within this block are stopped once `gone` is set, by any thread.
+    """Questions that are asked within this block are stopped once `gone` is set, by any thread.
 
     They raise `Refused`. Holds for the thread (or task) that enters the block.
     """
-    token = _gone.set(gone)
+    token = _limits.set(Limits(limits().seconds, limits().deadline, gone))
     try:
         yield
     finally:
-        _gone.reset(token)
-
-
-@dataclass
-class _Running:
-    interrupt: Callable[[], None]
-    deadline: float | None
-    gone: threading.Event | None
+        _limits.reset(token)
 
 
 class Watch:
     """Interrupts queries, from a thread that lives while there are some."""
 
     def __init__(self) -> None:
-        self._of: dict[int, _Running] = {}
+        self._of: dict[int, tuple[Callable[[], None], Limits]] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._numbers = count()
 
     @contextmanager
-    def over(self, interrupt: Callable[[], None], timeout: float | None) -> Iterator[None]:
-        """Call `interrupt`, again and again, once `timeout` seconds are over or the asker is gone,
-        until the block is left.
+    def over(self, interrupt: Callable[[], None]) -> Iterator[None]:
+        """Call `interrupt`, again and again, once this question's limits are passed, until the
+        block is left. Raises `Refused` if they are already.
         """
-        gone = _gone.get()
-        if timeout is None and gone is None:
+        mine = limits()
+        if mine.deadline is None and mine.gone is None:
             yield
             return
-        deadline = None if timeout is None else time.monotonic() + timeout
+        if mine.are_passed:
+            raise mine.refusal()
         with self._lock:
             number = next(self._numbers)
-            self._of[number] = _Running(interrupt, deadline, gone)
+            self._of[number] = (interrupt, mine)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._look, name="k2-watch", daemon=True)
                 self._thread.start()
@@ -77,8 +118,6 @@ class Watch:
                 if not self._of:
                     self._thread = None
                     return
-                now = time.monotonic()
-                for running in self._of.values():
-                    late = running.deadline is not None and now >= running.deadline
-                    if late or (running.gone is not None and running.gone.is_set()):
-                        running.interrupt()
+                for interrupt, of in self._of.values():
+                    if of.are_passed:
+                        interrupt()
