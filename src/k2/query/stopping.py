@@ -88,11 +88,12 @@ class Watch:
         self._numbers = count()
 
     @contextmanager
-    def over(self, interrupt: Callable[[], None]) -> Iterator[None]:
-        """Call `interrupt`, again and again, once this question's limits are passed, until the
-        block is left. Raises `Refused` if they are already.
+    def over(self, interrupt: Callable[[], None], timeout: float | None = None) -> Iterator[None]:
+        """Call `interrupt`, again and again, once this question's limits (or so many seconds) are
+        passed, until the block is left. Raises `Refused` if they are already.
         """
-        mine = limits()
+        with limited(timeout):
+            mine = limits()
         if mine.deadline is None and mine.gone is None:
             yield
             return
