@@ -74,6 +74,14 @@ def test_selects_are_answered(
     assert not more
 
 
+def test_columns_are_plain_whatever_is_selected(fenced: DuckDB, folder: Path) -> None:
+    text = "select 1 as a, 2 as a, side::enum('BUY', 'SELL') as e, timestamp as t from trades"
+    found, _ = ask(fenced, folder, text)
+    assert found.schema.names == ["a", "a", "e", "t"]
+    assert found.schema.field("e").type == pa.string()
+    assert found.schema.field("t").type == pa.timestamp("us", "UTC")
+
+
 ATTACKS = [
     "select * from read_csv('/etc/passwd')",
     "select * from read_csv_auto('/etc/passwd')",

@@ -239,14 +239,18 @@ def _run(
 
 
 def _plain(found: pa.Table) -> pa.Table:
-    """The same with times in "UTC", which DuckDB calls Etc/UTC."""
-    fields = [
-        field.with_type(pa.timestamp("us", "UTC"))
-        if pa.types.is_timestamp(field.type) and field.type.tz
-        else field
-        for field in found.schema
-    ]
-    return found.cast(pa.schema(fields))
+    """The same without dictionaries, and with times in "UTC", which DuckDB calls Etc/UTC."""
+    return found.cast(
+        pa.schema([field.with_type(_plain_type(field.type)) for field in found.schema])
+    )
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(kind):
+        return kind.value_type
+    if pa.types.is_timestamp(kind) and kind.tz:
+        return pa.timestamp("us", "UTC")
+    return kind
 
 
 def _relation(

@@ -5,7 +5,6 @@ Comes in: the pinned tails of a running system. Goes out: numbers, ready for JSO
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final
@@ -31,7 +30,8 @@ class Pulse:
     def __init__(self, state: State, clock: Callable[[], datetime]) -> None:
         self._state = state
         self._clock = clock
-        self._samples: deque[tuple[float, int]] = deque()
+        # Replaced as a whole: `status` reads it from other threads.
+        self._samples: tuple[tuple[float, int], ...] = ()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -59,9 +59,8 @@ class Pulse:
 
     def _sample(self, rows: int) -> None:
         now = time.monotonic()
-        self._samples.append((now, rows))
-        while self._samples[0][0] < now - _OVER_SECONDS:
-            self._samples.popleft()
+        recent = tuple(sample for sample in self._samples if sample[0] >= now - _OVER_SECONDS)
+        self._samples = (*recent, (now, rows))
 
     def status(self) -> dict[str, object]:
         """Of trades and quotes together: rows, their growth, age of the newest, what waits.
@@ -88,7 +87,7 @@ class Pulse:
         }
 
     def _rate(self) -> float | None:
-        samples = list(self._samples)
+        samples = self._samples
         if len(samples) < 2:
             return None
         (began, first), (ended, last) = samples[0], samples[-1]
