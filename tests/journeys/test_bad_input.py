@@ -55,7 +55,7 @@ def load(k2: K2, tmp_path: Path) -> Callable[..., dict[str, int]]:
 
 
 def data(k2: K2, *arguments: str) -> list[dict[str, Any]]:
-    ended = k2(*arguments, "--json")
+    ended = k2(arguments[0], "--json", *arguments[1:])
     assert ended.code == 0, ended.talk
     rows: list[dict[str, Any]] = json.loads(ended.out)["data"]
     return rows

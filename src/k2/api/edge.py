@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 from prometheus_client import Counter, Histogram
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from k2.api.errors import TooLarge, to_response
@@ -61,6 +62,10 @@ class Edge:
         try:
             self._check(scope, headers)
             await self._app(scope, receive, tell)
+        except ClientDisconnect:
+            # Gone while it was sending its body: nobody is left to answer. The log says 499, as
+            # nginx does.
+            status = 499
         except K2Error as error:
             await to_response(error, correlation_id)(scope, receive, tell)
         except Exception:  # noqa: BLE001 - the outermost loop: log it, answer, live on
