@@ -139,6 +139,16 @@ def test_pages_see_one_state_while_data_arrive(market: Market, reader: Reader) -
         reader.records("trades", Selection(("A",)), limit=17, after="x")
 
 
+def test_a_tail_of_one_row_is_seen_on_later_pages(market: Market, reader: Reader) -> None:
+    market.append(random_trades(1, 4))
+    market.commit()
+    market.append(random_trades(2, 1, start=datetime(2024, 3, 6, tzinfo=UTC)))
+    first = reader.records("trades", Selection(), limit=4)
+    market.append(random_trades(3, 5, start=datetime(2024, 3, 7, tzinfo=UTC)))
+    second = reader.records("trades", Selection(), limit=4, after=first.next)
+    assert (ids(second.table), second.next) == ([market.appended[4]["trade_id"]], None)
+
+
 def test_as_of_gives_what_was_there(market: Market, reader: Reader) -> None:
     states = []
     for n in range(3):
