@@ -108,6 +108,7 @@ def test_sql_in_every_parameter_of_every_command(
     ended = k2(*words, *at)
     assert ended.code in (0, 1, 2), ended.talk
     assert "fault of K2 itself" not in ended.talk
+    assert "K2's own" not in ended.talk
     if ended.code:
         assert ended.out == ""
         assert ended.talk.startswith("k2: "), ended.talk
