@@ -77,11 +77,11 @@ def test_last_is_the_end_of_all_in_total_order(
 def test_the_newest_are_found_in_windows_of_time(engine: DuckDB, tmp_path: Path) -> None:
     """Many more rows than are wanted: the windows are used, and the answer is the same."""
     rows = random_trades(1, 12_000, ties=3, span=timedelta(days=2))
-    oldest = min(row["timestamp"] for row in rows)
-    rows += [trade("rare", oldest, "1", offset=90_000 + n) for n in range(3)]
-    newest = max(row["timestamp"] for row in rows)
-    rows += [trade("rare", newest, "2", offset=99_000)]
-    view = view_of(tmp_path, [rows[:5000], rows[5000:9000]], rows[9000:])
+    oldest, newest = (of(row["timestamp"] for row in rows) for of in (min, max))
+    old = [trade("rare", oldest, "1", offset=90_000 + n) for n in range(3)]
+    new = trade("rare", newest, "2", offset=99_000)
+    view = view_of(tmp_path, [rows[:5000] + old, rows[5000:9000]], [*rows[9000:], new])
+    rows += [*old, new]
     ordered = sorted(rows, key=order_of)
     assert fetch(engine, view, last=5) == places(ordered)[-5:]
     rare = [row for row in ordered if row["symbol"] == "rare"]
