@@ -334,7 +334,11 @@ def _sql(value: object) -> str:
 
 
 _PATH: Final = re.compile(r"['\"](/[^'\"]*\.parquet)['\"]")
-_DAMAGE: Final = re.compile(rf"{_PATH.pattern}|Parquet file|file might be corrupted")
+# What DuckDB says of files with bytes changed: it has no class of exceptions for them.
+_DAMAGE: Final = re.compile(
+    rf"{_PATH.pattern}|Parquet file|file might be corrupted|TProtocolException|invalid TType"
+    "|don't know what type"
+)
 
 
 @contextmanager
@@ -364,6 +368,14 @@ def _translate(error: duckdb.Error, of_user: bool) -> K2Error:
             return BadInput(f"a value is out of range: {first}")
         case duckdb.InternalException() | duckdb.FatalException():
             return Broken(f"the engine failed: {first}")
+    if _DAMAGE.search(first):
+        path = _PATH.search(first)
+        return Broken(
+            "a data file is damaged",
+            place=path[1] if path else None,
+            found=first,
+            hint="`k2 audit` names the file and what is missing; restore it from a copy",
+        )
     if of_user:
         return BadInput(f"the SQL cannot run: {first}")
     return Broken(f"a statement of K2's own failed: {first}")
