@@ -229,6 +229,7 @@ def ask(client: httpx.Client, path: str, **query: str) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.slow
 def test_a_body_of_a_hundred_megabytes(client: httpx.Client) -> None:
     for method, path, described in list(operations(client)):
         if "requestBody" in described:
