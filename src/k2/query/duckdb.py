@@ -336,8 +336,7 @@ def _sql(value: object) -> str:
 _PATH: Final = re.compile(r"['\"](/[^'\"]*\.parquet)['\"]")
 # What DuckDB says of files with bytes changed: it has no class of exceptions for them.
 _DAMAGE: Final = re.compile(
-    rf"{_PATH.pattern}|Parquet file|file might be corrupted|TProtocolException|invalid TType"
-    "|don't know what type"
+    rf"{_PATH.pattern}|Parquet file|[Cc]orrupted|TProtocolException|TType|don't know what type"
 )
 
 
