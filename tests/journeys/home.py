@@ -19,7 +19,6 @@ from k2.errors import Fenced
 from k2.ingest import CommitLimits, Writer, WriterOptions
 from k2.lake import Lake, open_lake
 from k2.lake.catalog import Catalog
-from k2.lake.ledgers import ledger_files
 from k2.log import Log, Registry, open_log, open_registry
 
 SKEW: Final = timedelta(minutes=5)
@@ -63,7 +62,7 @@ def open_home(folder: Path) -> Iterator[Home]:
 
 def ledger(home: Home, name: str) -> list[str]:
     """Paths of a ledger's files, its outbox included."""
-    return [file.path for file in ledger_files(home.lake, name)]
+    return [file.path for file in home.lake.ledger_files(name)]
 
 
 @dataclass(frozen=True)

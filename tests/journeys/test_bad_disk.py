@@ -134,17 +134,13 @@ def test_a_writer_waits_for_room_in_the_tables(
 ) -> None:
     assert k2("feed", f"{MARKET}{RECORDS}").code == 0
     monkeypatch.setenv("K2_LAKE", str(disk.folder / "lake"))
-    writer = disk.command("ingest")
+    writer = disk.command("ingest", "--until-caught-up")
     with running(writer, K2_LAKE=str(disk.folder / "lake")) as (pid, said):
         wait_for("next try in", said)
         assert any(word in line for line in said for word in ("no space is left", "too large"))
         ended = k2("audit")
         assert ended.code in (0, 3), "in flight, or no room to look"
         disk.make_room(pid)
-        end = time.monotonic() + 60
-        while any(p["in_flight"] for p in json.loads(k2("audit", "--json").out)["partitions"]):
-            assert time.monotonic() < end, said
-        os.kill(pid, signal.SIGTERM)
     assert_all_committed(k2)
     assert "Traceback" not in "".join(said)
 

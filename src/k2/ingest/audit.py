@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 from k2.errors import K2Error
 from k2.ingest.decide import table_of
 from k2.lake import Lake, Snapshot
-from k2.lake.ledgers import ledger_files
 from k2.log import Log
 from k2.model import DICTIONARY_TYPE, Topic
 
@@ -77,7 +76,7 @@ def audit(log: Log, lake: Lake) -> Audit:
     ledgers = [
         _File(fate, file.path)
         for fate, ledger in (("duplicate", "duplicates"), ("rejected", "rejected"))
-        for file in ledger_files(lake, ledger)
+        for file in lake.ledger_files(ledger)
     ]
     found: list[PartitionAudit] = []
     for table, snapshot in snapshots.items():

@@ -10,7 +10,7 @@ from datetime import timedelta
 from k2.errors import Broken, K2Error, NotFound, Refused, Unavailable
 from k2.ingest.decide import Decided, Decider
 from k2.ingest.known import Known
-from k2.lake import Snapshot
+from k2.lake import LakeTable, Snapshot
 from k2.log import EXCHANGES_TOPIC, Batch, Log, Registry
 from k2.model import Exchange, Topic
 
@@ -25,7 +25,13 @@ class Follower:
     """
 
     def __init__(
-        self, kind: str, log: Log, registry: Registry, snapshot: Snapshot, skew: timedelta
+        self,
+        kind: str,
+        log: Log,
+        registry: Registry,
+        table: LakeTable,
+        snapshot: Snapshot,
+        skew: timedelta,
     ) -> None:
         self.kind = kind
         self.waiting: dict[str, K2Error] = {}
@@ -33,7 +39,7 @@ class Follower:
         self._log = log
         self._registry = registry
         self._skew = skew
-        self._known = Known(kind, snapshot)
+        self._known = Known(kind, table, snapshot)
         self._deciders: dict[str, Decider] = {}
         self._log_ids: dict[str, str] = {}
 
@@ -61,6 +67,10 @@ class Follower:
             for partition, offset in offsets.next_offset.items():
                 if partition in mine:
                     mine[partition] = max(mine[partition], offset)
+
+    def save(self) -> None:
+        """Keep what is known of identities, for whoever starts next."""
+        self._known.save()
 
     def poll(self, max_bytes: int) -> list[Decided]:
         """Decide about `max_bytes` more of each topic's messages; empty means "none yet".

@@ -17,14 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from k2.lake import Snapshot
+from k2.ingest.marks import ID_COLUMN, NO_MARK, Name, read_marks, save_marks, to_numbers
+from k2.lake import LakeTable, Snapshot
 from k2.model import latest, micros
 
 LINEAGE: Final = ("log_topic", "log_id", "log_partition", "log_offset")
-_ID_COLUMN: Final = {"trades": "trade_id", "quotes": "source_sequence"}
-_NUMBER: Final = r"^(0|[1-9][0-9]{0,17})$"
-_NONE: Final = np.iinfo(np.int64).min
-_MOST: Final = np.iinfo(np.int64).max
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -46,7 +43,7 @@ class _Marked:
     groups: npt.NDArray[np.int32]
     numbers: Ints
     numeric: Mask
-    names: list[tuple[str, ...]]
+    names: list[Name]
 
 
 class Known:
@@ -55,19 +52,25 @@ class Known:
     `pending` are rows that were decided but stand in no snapshot yet. One thread at a time.
     """
 
-    def __init__(self, kind: str, snapshot: Snapshot) -> None:
+    def __init__(self, kind: str, table: LakeTable, snapshot: Snapshot) -> None:
         self.kind = kind
         self.snapshot = snapshot
+        self._table = table
         self._schema = latest(kind)
-        self._id_column = _ID_COLUMN.get(kind)
+        self._id_column = ID_COLUMN.get(kind)
         self._pending: list[pa.Table] = []
-        self._marks: dict[tuple[str, ...], int] = {}
+        self._marks: dict[Name, int] | None = None
 
     def advance(self, snapshot: Snapshot) -> None:
         """Go on from a later snapshot: pending rows that it holds are forgotten here."""
         self.snapshot = snapshot
         kept = (past(table, snapshot) for table in self._pending)
         self._pending = [table for table in kept if table.num_rows]
+
+    def save(self) -> None:
+        """Keep the high-water marks for whoever starts next. They cover the snapshot and more."""
+        if self._marks is not None:
+            save_marks(self._table, self.snapshot.sequence, dict(self._marks))
 
     def remember(self, rows: pa.Table) -> None:
         """Hold rows that were decided and found new, until a snapshot has them."""
@@ -98,8 +101,9 @@ class Known:
             yield _mark_content(exchange, rows, np.flatnonzero(by_content))
 
     def _settle(self, exchange: str, rows: pa.Table, marked: _Marked) -> Duplicates | None:
-        self._learn(exchange, marked)
-        marks = np.array([self._marks[name] for name in marked.names], np.int64)
+        if self._marks is None:
+            self._marks = read_marks(self._table, self.snapshot, self.kind)
+        marks = np.array([self._marks.get(name, NO_MARK) for name in marked.names], np.int64)
         committed = ~marked.numeric | (marked.numbers <= marks[marked.groups])
         suspects = committed | ~_ascending(marked)
         np.maximum.at(marks, marked.groups[marked.numeric], marked.numbers[marked.numeric])
@@ -107,36 +111,6 @@ class Known:
         if not suspects.any():
             return None
         return self._exact(exchange, rows, marked, suspects, committed)
-
-    def _learn(self, exchange: str, marked: _Marked) -> None:
-        """High-water marks of groups met for the first time, from the table."""
-        new = [name for name in marked.names if name not in self._marks]
-        if not new:
-            return
-        self._marks.update(dict.fromkeys(new, _NONE))
-        symbols = sorted({name[2] for name in new})
-        files = self.snapshot.files.select(symbols=symbols)
-        if not files:
-            return
-        if new[0][0] == "content":
-            for name in new:
-                mine = self.snapshot.files.select(symbols=[name[2]])
-                latest_of = (_MOST if f.max_timestamp is None else f.max_timestamp for f in mine)
-                self._marks[name] = max(latest_of, default=_NONE)
-            return
-        assert self._id_column is not None
-        columns = ["symbol", "id_space", self._id_column]
-        wanted = pc.field("symbol").isin(symbols) & (pc.field("exchange") == exchange)
-        wanted &= pc.field("occurrence").is_null()
-        table = _scan([f.path for f in files], self._schema.arrow, columns, wanted)
-        numbers, numeric = _to_numbers(table[self._id_column])
-        table = table.select(columns[:2]).append_column("number", pa.array(numbers))
-        table = table.filter(pa.array(numeric))
-        highest = table.group_by(columns[:2]).aggregate([("number", "max")])
-        for row in highest.to_pylist():  # one a symbol, not one a record
-            name = ("id", exchange, row["symbol"], row["id_space"])
-            if name in self._marks:
-                self._marks[name] = max(self._marks[name], row["number_max"])
 
     def _exact(
         self, exchange: str, rows: pa.Table, marked: _Marked, suspects: Mask, committed: Mask
@@ -253,7 +227,7 @@ def _mark_ids(exchange: str, rows: pa.Table, places: Ints, id_column: str) -> _M
     whole = len(places) == rows.num_rows
     taken = rows if whole else rows.take(pa.array(places))
     groups, names = _groups(taken, ("symbol", "id_space"))
-    numbers, numeric = _to_numbers(taken[id_column])
+    numbers, numeric = to_numbers(taken[id_column])
     return _Marked(places, groups, numbers, numeric, [("id", exchange, *name) for name in names])
 
 
@@ -285,21 +259,6 @@ def _groups(
     number = np.zeros(len(counts), np.int32)
     number[present] = np.arange(len(present))
     return number[codes], [names[p] for p in present]
-
-
-def _to_numbers(column: pa.ChunkedArray) -> tuple[Ints, Mask]:
-    """Ids as numbers, and which of them are: digits without leading zeros, at most 18."""
-    if pa.types.is_integer(column.type):
-        valid = _valid(column)
-        return pc.fill_null(column, 0).to_numpy(), valid
-    try:
-        valid = _valid(column)
-        numbers = pc.fill_null(column.cast(pa.int64()), 0).to_numpy()
-        return numbers, valid
-    except pa.ArrowInvalid:
-        numeric = pc.fill_null(pc.match_substring_regex(column, _NUMBER), False)
-        numbers = pc.if_else(numeric, column, "0").cast(pa.int64()).to_numpy()
-        return numbers, numeric.to_numpy()
 
 
 def _ascending(marked: _Marked) -> Mask:

@@ -22,7 +22,6 @@ from k2.errors import Fenced
 from k2.ingest.decide import table_of
 from k2.ingest.writer import Writer
 from k2.lake import Lake
-from k2.lake.ledgers import ledger_files
 from k2.log import Sent
 from k2.model import Topic
 
@@ -106,7 +105,7 @@ def fates_of(lake: Lake, sent: Sequence[Sent]) -> Fates:
 
 
 def _ledger(lake: Lake, name: str) -> list[str]:
-    return [file.path for file in ledger_files(lake, name)]
+    return [file.path for file in lake.ledger_files(name)]
 
 
 def _is_committed(lake: Lake, sent: Sequence[Sent]) -> bool:

@@ -75,7 +75,7 @@ class _KindTail:
     def _begin(self, snapshot: Snapshot) -> Follower:
         self._runs = []
         tail = self._tail
-        return Follower(self._kind, tail._log, tail._registry, snapshot, tail._skew)
+        return Follower(self._kind, tail._log, tail._registry, self._table, snapshot, tail._skew)
 
     def pin(self) -> Pinned:
         with self._lock:

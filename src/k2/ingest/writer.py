@@ -29,7 +29,6 @@ from k2.lake import (
     WrittenFile,
     sort_indices,
 )
-from k2.lake.ledgers import absorb
 from k2.log import Log, Registry, retain
 from k2.model import Exchange, kinds
 
@@ -38,6 +37,7 @@ logger = logging.getLogger(__name__)
 _READ_BYTES: Final = 8 << 20
 _IDLE: Final = timedelta(milliseconds=10)
 _ABSORB_EVERY: Final = timedelta(seconds=10)
+_CLEAN_EVERY: Final = timedelta(minutes=10)
 _RETAIN_EVERY: Final = timedelta(minutes=1)
 
 Step = Callable[[str], None]
@@ -166,13 +166,13 @@ class _Line:
         self._table = lake.table(table_of(kind))
         # One thread a table: commits of a table follow each other, and reading goes on meanwhile.
         self._committer = ThreadPoolExecutor(1, thread_name_prefix=f"commit-{kind}")
-        self._absorbed_at = time.monotonic()
+        self._absorbed_at = self._cleaned_at = time.monotonic()
         self._begin()
 
     def _begin(self) -> None:
         snapshot = self._table.snapshot()
         self._follower = Follower(
-            self._kind, self._log, self._registry, snapshot, self._options.skew
+            self._kind, self._log, self._registry, self._table, snapshot, self._options.skew
         )
         self._offsets: Offsets = dict(snapshot.offsets)
         self._gathered: list[Decided] = []
@@ -198,6 +198,7 @@ class _Line:
         self._settle()
         if time.monotonic() < self._not_before:
             return False
+        self._not_before = 0.0
         moved = False
         if not self._is_full():
             runs = self._follower.poll(_READ_BYTES)
@@ -212,7 +213,8 @@ class _Line:
 
     def is_done(self) -> bool:
         """Whether all that the log holds of this kind is committed, or has to wait."""
-        return self._commit is None and not self._gathered
+        # After a commit that failed, what it held is in the log alone until the next try.
+        return self._commit is None and not self._gathered and not self._not_before
 
     def finish(self) -> None:
         """Commit what is gathered, wait for it, and bring the ledgers up to date."""
@@ -221,7 +223,7 @@ class _Line:
             self._start_commit()
             self._wait()
         if self._table.snapshot().sequence:
-            self._committer.submit(absorb, self._lake, self._table.name).result()
+            self._committer.submit(self._tidy).result()
 
     def close(self) -> None:
         """End the committing thread."""
@@ -265,8 +267,16 @@ class _Line:
         snapshot = commit_batch(self._table, self._lake, job, self._options, self._on_step)
         if time.monotonic() - self._absorbed_at > _ABSORB_EVERY.total_seconds():
             self._absorbed_at = time.monotonic()
-            absorb(self._lake, self._table.name)
+            self._tidy()
         return snapshot
+
+    def _tidy(self) -> None:
+        """Ledgers brought up to date, marks kept, files of expired snapshots removed."""
+        self._lake.absorb(self._table.name)
+        self._follower.save()
+        if time.monotonic() - self._cleaned_at > _CLEAN_EVERY.total_seconds():
+            self._cleaned_at = time.monotonic()
+            self._lake.clean(self._table.name)
 
     def _settle(self) -> None:
         if self._commit is not None and self._commit.done():

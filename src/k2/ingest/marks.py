@@ -1,0 +1,159 @@
+"""High-water marks: the greatest id, or the latest time, that the table holds of each group.
+
+Comes in: a snapshot. Goes out: for each (exchange, symbol, id space) the greatest numeric id, and
+for each (exchange, symbol) whose records have no ids the latest timestamp. Kept beside the table
+now and then, so that a start reads only the files committed since; what is kept is only a cache.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from k2.lake import LakeTable, Snapshot
+from k2.model import micros
+
+Name: TypeAlias = tuple[str, ...]
+"""`("id", exchange, symbol, id space)` or `("content", exchange, symbol)`."""
+
+ID_COLUMN: Final = {"trades": "trade_id", "quotes": "source_sequence"}
+"""The column that holds a record's id, for kinds that have one."""
+
+NO_MARK: Final = np.iinfo(np.int64).min
+_DIGITS_MAX: Final = 18
+_FILES_AT_ONCE: Final = 64
+_KEPT: Final = 2
+_SCHEMA: Final = pa.schema(
+    [
+        ("way", pa.string()),
+        ("exchange", pa.string()),
+        ("symbol", pa.string()),
+        ("id_space", pa.string()),
+        ("number", pa.int64()),
+    ]
+)
+
+
+def read_marks(table: LakeTable, snapshot: Snapshot, kind: str) -> dict[Name, int]:
+    """The marks of everything that the snapshot holds."""
+    since, marks = _kept(table, snapshot)
+    files = [f.path for f in snapshot.files.select() if f.sequence > since]
+    for first in range(0, len(files), _FILES_AT_ONCE):
+        for name, number in _marks_of(files[first : first + _FILES_AT_ONCE], kind):
+            marks[name] = max(marks.get(name, NO_MARK), number)
+    return marks
+
+
+def save_marks(table: LakeTable, sequence: int, marks: dict[Name, int]) -> None:
+    """Keep marks that cover the table up to the commit `sequence` (they may be too high, never
+    too low).
+    """
+    padded = [(*name, *[""] * (4 - len(name)), number) for name, number in marks.items()]
+    columns = zip(*padded, strict=True) if padded else [[] for _ in _SCHEMA]
+    found = pa.table([list(c) for c in columns], schema=_SCHEMA)
+    about = {"table": _identity(table), "sequence": str(sequence)}
+    found = found.replace_schema_metadata({"k2": json.dumps(about)})
+    folder = _folder(table)
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{sequence:020d}.parquet"
+    written = path.with_suffix(f".{table.unique()}.part")
+    pq.write_table(found, written)
+    written.rename(path)
+    for old in sorted(folder.glob("*.parquet"))[:-_KEPT]:
+        old.unlink(missing_ok=True)
+
+
+def to_numbers(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Ids as numbers, and which of them are: at most 18 digits (`007` counts as 7)."""
+    if pa.types.is_integer(column.type):
+        return pc.fill_null(column, 0).to_numpy(), column.is_valid().to_numpy()
+    # Judged row by row: a verdict that hung on the neighbours would differ from batch to batch.
+    short = pc.less_equal(pc.binary_length(column), _DIGITS_MAX)
+    numeric = pc.fill_null(pc.and_(pc.ascii_is_decimal(column), short), False)
+    if not pc.all(numeric).as_py():
+        column = pc.if_else(numeric, column, "0")
+    return column.cast(pa.int64()).to_numpy(), numeric.to_numpy()
+
+
+def _identity(table: LakeTable) -> str:
+    return str(table.head().metadata["table-uuid"])
+
+
+def _folder(table: LakeTable) -> Path:
+    return table.metadata_folder.parent / "marks"
+
+
+def _kept(table: LakeTable, snapshot: Snapshot) -> tuple[int, dict[Name, int]]:
+    """The newest marks kept that are not ahead of the snapshot, and the commit they cover."""
+    for path in sorted(_folder(table).glob("*.parquet"), reverse=True):
+        if not path.stem.isdecimal() or int(path.stem) > snapshot.sequence:
+            continue
+        try:
+            found = pq.read_table(path)
+        except (OSError, pa.ArrowException):
+            continue  # it was replaced meanwhile, or never finished: the table knows better
+        about = json.loads(found.schema.metadata[b"k2"])
+        if about["table"] == _identity(table):
+            rows = zip(*(c.to_pylist() for c in found.columns), strict=True)
+            marks = {
+                (way, exchange, symbol, *([space] if way == "id" else [])): number
+                for way, exchange, symbol, space, number in rows
+            }
+            return int(about["sequence"]), marks
+    return 0, {}
+
+
+def _marks_of(paths: Sequence[str], kind: str) -> list[tuple[Name, int]]:
+    """The marks of some files, one a group and not one a record."""
+    names = ds.dataset(list(paths), format="parquet").schema.names
+    id_column = ID_COLUMN.get(kind)
+    wanted = ["exchange", "symbol", "id_space", "occurrence", "timestamp", id_column]
+    columns = [c for c in wanted if c is not None and c in names]
+    found = ds.dataset(list(paths), schema=_union(paths, columns), format="parquet").to_table()
+    if "symbol" not in columns:
+        found = found.append_column("symbol", pa.repeat("", found.num_rows))
+    by_content = found
+    marks: list[tuple[Name, int]] = []
+    if "occurrence" in columns and id_column is not None and id_column in columns:
+        by_content = found.filter(found["occurrence"].is_valid())
+        by_id = found.filter(found["occurrence"].is_null())
+        numbers, numeric = to_numbers(by_id[id_column])
+        groups = ("exchange", "symbol", "id_space")
+        marks += _greatest("id", by_id, groups, numbers, numeric)
+    every = np.ones(by_content.num_rows, np.bool_)
+    times = (
+        micros(by_content["timestamp"])
+        if "timestamp" in columns
+        else np.zeros(by_content.num_rows, np.int64)
+    )
+    return marks + _greatest("content", by_content, ("exchange", "symbol"), times, every)
+
+
+def _greatest(
+    way: str,
+    rows: pa.Table,
+    groups: Sequence[str],
+    numbers: npt.NDArray[np.int64],
+    counted: npt.NDArray[np.bool_],
+) -> list[tuple[Name, int]]:
+    keyed = rows.select(list(groups)).append_column("number", pa.array(numbers))
+    highest = keyed.filter(pa.array(counted)).group_by(list(groups)).aggregate([("number", "max")])
+    columns = [highest[c].to_pylist() for c in (*groups, "number_max")]
+    return [((way, *name), number) for *name, number in zip(*columns, strict=True)]
+
+
+def _union(paths: Sequence[str], columns: Sequence[str]) -> pa.Schema:
+    """The columns' types, from whichever file has each: older files lack the newer columns."""
+    found: dict[str, pa.Field] = {}
+    for path in paths:
+        for field in pq.read_schema(path):
+            if field.name in columns:
+                found.setdefault(field.name, field.remove_metadata())
+    return pa.schema([found[c] for c in columns])
