@@ -97,6 +97,8 @@ def _write(folder: Path, blow: Blow | None, until_caught_up: bool) -> None:
         taken[name] += 1
         if blow is not None and (name, taken[name]) == (blow.step, blow.nth):
             os.kill(os.getpid(), blow.signal)
+            # The signal may reach another thread first: this one must not go on meanwhile.
+            time.sleep(0.1)
 
     swap = Catalog.swap
 

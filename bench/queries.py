@@ -1,0 +1,130 @@
+"""Questions to K2's engine over settled files, beside a native DuckDB table with the same rows.
+
+The native side runs plain SQL that gives the same rows; bars and VWAP exact there too.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+
+from bench.home import folder, settled
+from bench.market import DAYS, SYMBOLS
+from bench.report import show, timed
+from bench.serving import serve
+from k2.query import Reader, Selection, open_reader
+
+ROWS, QUICK_ROWS = 20_000_000, 500_000
+DAY = DAYS[2]
+NOON = datetime(DAY.year, DAY.month, DAY.day, 12, tzinfo=UTC)
+MIDNIGHT = NOON - timedelta(hours=12)
+LIQUID, TEN = SYMBOLS[0], tuple(SYMBOLS[:10])
+
+_ORDER = "ORDER BY timestamp, timestamp_nanos, log_topic, log_partition, log_offset"
+_BACK = _ORDER.replace(",", " DESC,") + " DESC"
+_PRODUCTS = """sum((price::DECIMAL(38,8) * 100000000)::HUGEINT
+        * (quantity::DECIMAL(38,8) * 100000000)::HUGEINT)
+        // sum((quantity::DECIMAL(38,8) * 100000000)::HUGEINT)"""
+_BARS = f"""SELECT symbol, exchange, epoch_us(timestamp) // {{width}} AS start,
+        arg_min(price, (timestamp, log_offset)) AS open, max(price) AS high, min(price) AS low,
+        arg_max(price, (timestamp, log_offset)) AS close, sum(quantity) AS volume,
+        count(*) AS trade_count, {_PRODUCTS} AS vwap
+    FROM trades WHERE {{where}} AND price_forming GROUP BY ALL ORDER BY ALL"""
+_IN_DAY = f"timestamp >= '{MIDNIGHT}' AND timestamp < '{MIDNIGHT + timedelta(days=1)}'"
+_IN_TEN = f"symbol IN {TEN}"
+
+_NEWEST = f"SELECT * FROM (SELECT * FROM {{}} WHERE symbol = '{LIQUID}' {_BACK} LIMIT 100) {_ORDER}"
+
+Question = tuple[str, Callable[[Reader], object], str]
+QUESTIONS: list[Question] = [
+    (
+        "last 100 of a symbol",
+        lambda r: r.records("trades", Selection((LIQUID,)), last=100),
+        _NEWEST.format("trades"),
+    ),
+    (
+        "one hour of a symbol",
+        lambda r: r.records(
+            "trades", Selection((LIQUID,), start=NOON, end=NOON + timedelta(hours=1))
+        ),
+        f"""SELECT * FROM trades WHERE symbol = '{LIQUID}' AND timestamp >= '{NOON}'
+            AND timestamp < '{NOON + timedelta(hours=1)}' {_ORDER}""",
+    ),
+    (
+        "1-min bars of a day",
+        lambda r: r.bars(Selection((LIQUID,), start=DAY, end=DAY + timedelta(days=1)), "1m"),
+        _BARS.format(width=60_000_000, where=f"symbol = '{LIQUID}' AND {_IN_DAY}"),
+    ),
+    (
+        "VWAP of 10 symbols, a day",
+        lambda r: r.bars(Selection(TEN, start=DAY, end=DAY + timedelta(days=1)), "1d"),
+        _BARS.format(width=86_400_000_000, where=f"{_IN_TEN} AND {_IN_DAY}"),
+    ),
+    (
+        "daily summary of all, 5 days",
+        lambda r: r.bars(Selection(), "1d"),
+        _BARS.format(width=86_400_000_000, where="true"),
+    ),
+    (
+        "min/max/count by symbol",
+        lambda r: r.sql(
+            "SELECT symbol, min(timestamp), max(timestamp), count(*) FROM trades GROUP BY symbol",
+        ),
+        "SELECT symbol, min(timestamp), max(timestamp), count(*) FROM trades GROUP BY symbol",
+    ),
+    (
+        "newest 200 of all in a day",
+        lambda r: r.records("trades", Selection(start=DAY, end=DAY + timedelta(days=1)), last=200),
+        f"SELECT * FROM (SELECT * FROM trades WHERE {_IN_DAY} {_BACK} LIMIT 200) {_ORDER}",
+    ),
+    (
+        "1,000 rows of 10 symbols",
+        lambda r: r.records("trades", Selection(TEN, start=NOON), limit=1000),
+        f"SELECT * FROM trades WHERE {_IN_TEN} AND timestamp >= '{NOON}' {_ORDER} LIMIT 1000",
+    ),
+    (
+        "last 100 quotes of a symbol",
+        lambda r: r.records("quotes", Selection((LIQUID,)), last=100),
+        _NEWEST.format("quotes"),
+    ),
+]
+
+
+def run(*, quick: bool = False) -> None:
+    """Print p50 and p99 of both engines, and the ratio of the p50s."""
+    with folder("queries") as home:
+        settled(home, QUICK_ROWS if quick else ROWS)
+        with open_reader(home) as reader:
+            native = _native(home, reader)
+            seconds = 0.5 if quick else 4.0
+            figures = []
+            for name, ask, sql in QUESTIONS:
+                ours = timed(lambda ask=ask: ask(reader), seconds=seconds)  # type: ignore[misc]
+                theirs = timed(
+                    lambda sql=sql: native.sql(sql).to_arrow_table(),  # type: ignore[misc]
+                    seconds=seconds,
+                )
+                figures.append(
+                    [name]
+                    + [t * 1000 for t in (ours.p50, ours.p99, theirs.p50, theirs.p99)]
+                    + [ours.p50 / theirs.p50]
+                )
+            columns = ["question", "K2 p50 ms", "p99", "native p50 ms", "p99", "ratio of p50"]
+            count = QUICK_ROWS if quick else ROWS
+            show(
+                f"Queries over {count:,} trades and quotes, beside DuckDB's table", columns, figures
+            )
+        serve(home, 1.0 if quick else 5.0)
+
+
+def _native(home: Path, reader: Reader) -> duckdb.DuckDBPyConnection:
+    native = duckdb.connect(str(home / "native.duckdb"))
+    native.execute("SET TimeZone = 'UTC'")
+    for kind in ("trades", "quotes"):
+        paths = [str(p) for p in (home / "lake" / "tables" / kind / "data").rglob("*.parquet")]
+        native.execute(
+            f"CREATE TABLE {kind} AS SELECT * FROM read_parquet($paths) ORDER BY symbol, timestamp",
+            {"paths": paths},
+        )
+    return native
