@@ -84,7 +84,10 @@ def start_writer(folder: Path, blow: Blow | None, *, until_caught_up: bool) -> B
 def wait_until_stopped(process: BaseProcess) -> None:
     """Return once the process is stopped by SIGSTOP, or has ended."""
     while process.is_alive():
-        state = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        try:
+            state = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except FileNotFoundError:
+            return
         if state == "T":
             return
         time.sleep(0.005)
