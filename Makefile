@@ -9,14 +9,14 @@ demo: .venv/.run
 	$(BIN)/k2 demo
 
 test: check browser
-	$(BIN)/pytest -m "slow and not soak"
+	$(BIN)/pytest -n 2 --dist loadfile -m "slow and not soak" --timeout 1200
 
 check: .venv/.dev
 	$(BIN)/ruff format --check -q .
 	$(BIN)/ruff check -q .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest -n 2 -m "not slow and not soak"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not soak"
 
 bench: .venv/.dev
 	$(BIN)/python -m bench

@@ -103,7 +103,7 @@ ALIKE = [
 ]
 
 
-@pytest.mark.parametrize(("wanted", "got", "same"), ALIKE)
+@pytest.mark.parametrize(("wanted", "got", "same"), ALIKE, ids=range(len(ALIKE)))
 def test_lines_are_compared(wanted: str, got: str, same: bool) -> None:
     assert alike(wanted, got, []) is same
 
