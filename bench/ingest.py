@@ -22,7 +22,7 @@ from k2.log import Append, open_log, open_registry
 from k2.model import Topic, decode, encode, latest
 
 URL = "simulator:?rate=max&kinds=trades"
-ROWS = 50_000
+ROWS = 65_536  # a block of the simulator: every read is as long
 ROUNDS = 20
 
 
