@@ -86,7 +86,7 @@ def wait_until_stopped(process: BaseProcess) -> None:
     while process.is_alive():
         try:
             state = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             return
         if state == "T":
             return
