@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from k2.errors import NotFound
-from k2.log import Append, Log, open_log
+from k2.log import Append, Log, Membership, open_log
 from tests.log.adapters import adapters, fresh
 
 
@@ -397,3 +398,76 @@ def test_processes_append_at_once(url: str) -> None:
             wanted = [f"{name} {number} {part}".encode() for part in range(20)]
             assert found[number % 2][first : first + 20] == wanted
     log.close()
+
+
+Place = tuple[str, int]
+
+
+def places(member: Membership) -> set[Place]:
+    return {(topic, p) for topic, numbers in member.partitions().items() for p in numbers}
+
+
+def divided(members: Sequence[Membership], wanted: set[Place]) -> list[set[Place]]:
+    """Each member's partitions, once every wanted one has exactly one owner."""
+    end = time.monotonic() + 20
+    while True:
+        found = [places(member) for member in members]
+        if sum(map(len, found)) == len(wanted) and set().union(*found) == wanted:
+            return found
+        assert time.monotonic() < end, found
+        time.sleep(0.02)
+
+
+def test_a_lone_member_has_all_and_what_comes_new(log: Log) -> None:
+    member = log.join("writers")
+    assert places(member) == set()
+    log.create("t", 3)
+    (found,) = divided([member], {("t", 0), ("t", 1), ("t", 2)})
+    log.create("u", 1)
+    divided([member], {*found, ("u", 0)})
+    log.put("compacted", "key", "value")
+    began = time.monotonic()
+    assert places(member) == {*found, ("u", 0)}
+    assert time.monotonic() - began < 0.2
+    member.leave()
+
+
+def test_members_divide_the_partitions_and_take_over_from_one_that_leaves(
+    log: Log, url: str
+) -> None:
+    log.create("t", 4)
+    other = open_log(url)
+    wanted = {("t", number) for number in range(4)}
+    first = log.join("writers")
+    divided([first], wanted)
+    second = other.join("writers")
+    alone = log.join("another group")
+    shares = divided([first, second], wanted)
+    assert all(len(share) == 2 for share in shares)
+    divided([alone], wanted)
+    log.create("u", 2)
+    wanted |= {("u", 0), ("u", 1)}
+    divided([first, second], wanted)
+    first.leave()
+    divided([second], wanted)
+    third = log.join("writers")
+    divided([second, third], wanted)
+    for member in (second, third, alone):
+        member.leave()
+    other.close()
+
+
+@pytest.mark.slow
+def test_a_member_that_gives_no_sign_of_life_loses_its_partitions_and_may_come_back(
+    log: Log, url: str
+) -> None:
+    log.create("t", 4)
+    other = open_log(url)
+    wanted = {("t", number) for number in range(4)}
+    first, second = log.join("writers"), other.join("writers")
+    divided([first, second], wanted)
+    divided([first], wanted)
+    assert all(len(share) == 2 for share in divided([first, second], wanted))
+    first.leave()
+    second.leave()
+    other.close()

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import ModuleType
 
 from k2.errors import BadInput
-from k2.log.port import NOT_WIRE_FORMAT, Append, Batch, Log, Registered, Registry
+from k2.log.port import NOT_WIRE_FORMAT, Append, Batch, Log, Membership, Registered, Registry
 from k2.log.producer import EXCHANGES_TOPIC, Producer, Sent
 from k2.log.retention import Trimmed, retain
 
@@ -15,6 +15,7 @@ __all__ = [
     "Append",
     "Batch",
     "Log",
+    "Membership",
     "Producer",
     "Registered",
     "Registry",

@@ -226,20 +226,30 @@ class Database:
                 _roll_back(connection)
 
     @contextmanager
-    def writing(self, place: str | None = None) -> Iterator[sqlite3.Connection]:
-        """A connection that alone may write; durable once the block has ended without an error."""
+    def writing(
+        self, place: str | None = None, *, patience: timedelta | None = None
+    ) -> Iterator[sqlite3.Connection]:
+        """A connection that alone may write; durable once the block has ended without an error.
+
+        `patience`: how long to wait for others, if not as long as the file was opened with.
+        """
         place = place or str(self.path)
+        seconds = self._timeout if patience is None else patience.total_seconds()
         with self._connection(place) as connection:
-            if not self._turn.acquire(timeout=self._timeout):
+            if not self._turn.acquire(timeout=seconds):
                 hint = "try again"
                 raise Unavailable("another thread is writing", place=place, hint=hint)
             try:
+                if patience is not None:
+                    connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
                 connection.execute("BEGIN IMMEDIATE")
                 yield connection
                 connection.execute("COMMIT")
             finally:
                 _roll_back(connection)
                 self._turn.release()
+                if patience is not None:
+                    connection.execute(f"PRAGMA busy_timeout = {int(self._timeout * 1000)}")
 
     def close(self) -> None:
         """Close every connection; those in use close when their block ends."""

@@ -105,8 +105,29 @@ class Log(Protocol):
     def latest(self, topic: str) -> Mapping[str, str]:
         """The latest value of each key of a compacted topic; empty if there is no such topic."""
 
+    def join(self, group: str) -> "Membership":
+        """Take part in a group whose members divide all partitions among them."""
+
     def close(self) -> None:
         """Let go of files and connections. Nothing else may be called afterwards."""
+
+
+class Membership(Protocol):
+    """A place in a group. One thread at a time.
+
+    It only spreads work. For a while two members may both believe that a partition is theirs, so
+    whatever they do with it has to be guarded by itself: a writer's commit compares offsets.
+    """
+
+    def partitions(self) -> Mapping[str, frozenset[int]]:
+        """The partitions of each topic of records that are this member's now.
+
+        Asking is also the sign of life: a member that has not asked for a few seconds loses its
+        partitions to the others. Never blocks longer than 100 ms.
+        """
+
+    def leave(self) -> None:
+        """Give the partitions back at once."""
 
 
 @dataclass(frozen=True)

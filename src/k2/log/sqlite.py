@@ -15,6 +15,7 @@ from uuid import uuid4
 from k2.errors import Broken, NotFound, Refused
 from k2.log.batch import Blob, pack
 from k2.log.database import BUSY_TIMEOUT, FAILURES, Database, translate
+from k2.log.members import SqliteMembership
 from k2.log.port import Append, Batch
 from k2.log.reading import Reading, place_of
 
@@ -122,7 +123,8 @@ class SqliteLog:
         self._database = Database(
             path, application=_APPLICATION, tables=_TABLES, busy_timeout=busy_timeout
         )
-        # A topic is never deleted nor changed, so what was once read of it stays true.
+        # A topic is never deleted, and a partition that it has stays: what was once read of it
+        # stays true, and it may get more.
         self._known: dict[str, _Topic] = {}
 
     def create(self, topic: str, partitions: int) -> None:
@@ -261,6 +263,10 @@ class SqliteLog:
                 ).fetchall()
             )
 
+    def join(self, group: str) -> SqliteMembership:
+        """Take part in the group, with whichever processes have joined it in this file."""
+        return SqliteMembership(self._database, group)
+
     def close(self) -> None:
         """Close the file."""
         self._database.close()
@@ -281,6 +287,9 @@ class SqliteLog:
 
     def _partition(self, topic: str, partition: int) -> int:
         numbers = self._topic(topic).partitions
+        if partition >= len(numbers):
+            del self._known[topic]
+            numbers = self._topic(topic).partitions
         if not 0 <= partition < len(numbers):
             raise NotFound(
                 f"there is no partition {partition}",
