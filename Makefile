@@ -3,20 +3,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: demo test check bench soak format lock clean
+.PHONY: demo test check servers bench soak format lock clean
 
 demo: .venv/.run
 	$(BIN)/k2 demo
 
-test: check browser
-	$(BIN)/pytest -n 2 --dist loadfile -m "slow and not soak" --timeout 1200
+test: check browser servers
+	$(BIN)/pytest -n 2 --dist loadfile -m "(slow or servers) and not soak" --timeout 1200
 
 check: .venv/.dev
 	$(BIN)/ruff format --check -q .
 	$(BIN)/ruff check -q .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not soak"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not servers and not soak"
 
 bench: .venv/.dev
 	$(BIN)/python -m bench
@@ -35,6 +35,10 @@ browser:
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium; \
 	  else echo "no Chromium, and no way to install it: the browser tests will be skipped by name"; fi; }
+
+# Kafka and the like for the tests, in a cache outside the checkout; no part of the package.
+servers:
+	@$(PYTHON) servers/install.py || echo "tests that need what is missing will be skipped by name"
 
 # The versions that the locks were made for; uv itself is pinned in them.
 .venv/.uv:

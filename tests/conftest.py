@@ -1,20 +1,28 @@
-"""What every test may ask for, and the one way in which a test may be skipped for want of a
-tool."""
+"""What every test may ask for."""
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.missing import missing as missing
+from tests.servers.fixtures import (  # noqa: F401  # fixtures for all tests
+    FIXTURES,
+    kafka,
+    make_cluster,
+    make_kafka,
+    make_registry,
+    registry_server,
+)
+
 ASX = Path(__file__).parents[2] / "shared" / "data" / "asx"
 
 
-def missing(what: str) -> None:
-    """Skip the test by name and reason; fail it instead where everything must be there."""
-    if os.environ.get("K2_TEST_REQUIRE_ALL"):
-        pytest.fail(f"{what} is missing, and K2_TEST_REQUIRE_ALL is set")
-    pytest.skip(f"{what} is missing")
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start real servers, whoever wrote them."""
+    for item in items:
+        if FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.servers)
 
 
 @pytest.fixture(scope="session")

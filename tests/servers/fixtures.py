@@ -1,0 +1,98 @@
+"""Real servers as fixtures. A test that takes one is marked `servers` by itself.
+
+`kafka` and `registry_server` are shared by all tests of a worker: use names of your own in them,
+and leave them running. A test that kills, fills or configures makes its own by `make_…`.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from servers.install import place
+
+from tests.missing import missing
+from tests.servers.kafka import BrokerOptions, Kafka, cluster
+from tests.servers.process import java
+from tests.servers.registry import Registry
+
+FIXTURES = frozenset(
+    {"kafka", "registry_server", "make_kafka", "make_cluster", "make_registry", "toxiproxy"}
+)
+"""Names of the fixtures here: tests that use one are marked `servers`."""
+
+
+def _need(server: str) -> None:
+    if java() is None:
+        missing("Java 17 or later")
+    if not place(server).is_dir():
+        missing(f"{server} (`make servers` installs it)")
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    """The running broker of this worker."""
+    _need("kafka")
+    broker = Kafka(tmp_path_factory.mktemp("kafka"))
+    broker.start()
+    yield broker
+    broker.kill()
+
+
+@pytest.fixture(scope="session")
+def registry_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """The running registry of this worker."""
+    _need("registry")
+    server = Registry(tmp_path_factory.mktemp("registry"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def make_kafka(tmp_path: Path) -> Iterator[Callable[..., Kafka]]:
+    """Start a broker of the test's own: `make_kafka(BrokerOptions(…))`."""
+    _need("kafka")
+    made: list[Kafka] = []
+
+    def make(options: BrokerOptions | None = None) -> Kafka:
+        broker = Kafka(tmp_path / f"broker-{len(made)}", options or BrokerOptions())
+        made.append(broker)
+        broker.start()
+        return broker
+
+    yield make
+    for broker in made:
+        broker.kill()
+
+
+@pytest.fixture
+def make_cluster(tmp_path: Path) -> Iterator[Callable[..., list[Kafka]]]:
+    """Start a cluster of the test's own: `make_cluster(nodes=3, options=BrokerOptions(…))`."""
+    _need("kafka")
+    made: list[Kafka] = []
+
+    def make(nodes: int = 3, options: BrokerOptions | None = None) -> list[Kafka]:
+        brokers = cluster(tmp_path / f"cluster-{len(made)}", nodes, options)
+        made.extend(brokers)
+        return brokers
+
+    yield make
+    for broker in made:
+        broker.kill()
+
+
+@pytest.fixture
+def make_registry(tmp_path: Path) -> Iterator[Callable[[], Registry]]:
+    """Start a registry of the test's own."""
+    _need("registry")
+    made: list[Registry] = []
+
+    def make() -> Registry:
+        server = Registry(tmp_path / f"registry-{len(made)}")
+        made.append(server)
+        server.start()
+        return server
+
+    yield make
+    for server in made:
+        server.kill()
