@@ -1,8 +1,8 @@
 """A real home (log, tables, tail) and a real server over it, for the tests of this room."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ import httpx
 import pytest
 
 from k2.api import Server, create_app
-from k2.api.app import audit_of
+from k2.api.audit import Report
 from k2.feeds import open_feed
 from k2.feeds.run import run_feed
-from k2.ingest import Writer, WriterOptions
+from k2.ingest import Writer, WriterOptions, audit
 from k2.lake import open_lake
 from k2.log import Producer, open_log, open_registry
 from k2.query import Reader, open_reader
@@ -48,10 +48,21 @@ def fill(home: Path, count: int, *, commit: bool) -> None:
         log.close()
 
 
+def audit_of(home: Path) -> Callable[[], Report]:
+    """A function that audits the home folder, opening log and tables for itself each time."""
+
+    def run() -> Report:
+        log = open_log(f"sqlite:{home / 'log.db'}")
+        with closing(log), closing(open_lake(home / "lake")) as lake:
+            return audit(log, lake).to_dict()
+
+    return run
+
+
 @contextmanager
-def running(reader: Reader, audit: Any, **settings: Any) -> Iterator[httpx.Client]:
+def running(reader: Reader, auditing: Any, **settings: Any) -> Iterator[httpx.Client]:
     """A client of a server over `reader` that runs in a thread until the end of the block."""
-    server = Server(create_app(reader, audit, **settings))
+    server = Server(create_app(reader, auditing, **settings))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -14,7 +14,8 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from k2.api import Limits, Server, check_host, create_app, serve
+from k2.api import Limits, Server, check_host, create_app
+from k2.cli import main
 from k2.errors import Broken, Refused, Unavailable
 from k2.query import Answer, Reader
 from k2.query.stopping import Watch
@@ -178,14 +179,18 @@ def test_a_body_that_grows_is_cut_off(faulty: tuple[Faulty, httpx.Client]) -> No
     check_error(response, 413, "PAYLOAD_TOO_LARGE")
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "example.org", ""])
-def test_only_loopback_is_served(host: str, tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="open to everyone"):
-        serve(tmp_path, host, 0)
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "example.org"])
+def test_only_loopback_is_served(
+    host: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["--home", str(tmp_path / "home"), "serve", "--host", host]) == 1
+    assert "open to everyone" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
 def test_loopback_hosts_are_served() -> None:
+    with pytest.raises(Refused, match="open to everyone"):
+        check_host("")
     for host in ("127.0.0.1", "127.0.0.9", "::1", "localhost"):
         check_host(host)
 
@@ -200,17 +205,11 @@ def test_a_port_that_is_taken_is_told() -> None:
 
 @pytest.mark.slow
 def test_sigterm_closes_the_server_cleanly(home: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from k2.api import serve\n"
-        "serve(Path(sys.argv[1]), port=0, on_ready=lambda url: print(url, flush=True))\n"
-        "print('closed', flush=True)"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(home)], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
+    command = [sys.executable, "-m", "k2", "--home", str(home), "serve", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        _, url = process.stderr.readline().strip().split("K2 listens at ")
         assert httpx.get(f"{url}/health/ready", timeout=30).status_code == 200
         process.terminate()
-        assert process.stdout.read() == "closed\n"
+        assert process.stderr.read() == ""
         assert process.wait(10) == 0

@@ -12,7 +12,7 @@ from k2.feeds.csv import open_file
 from k2.feeds.mapping import FileMapping, parse_mapping
 from k2.model import latest
 
-NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+NOON = datetime(2026, 12, 2, 12, tzinfo=UTC)
 
 
 def read_all(feed: Feed) -> Mapping[str, pa.Table]:

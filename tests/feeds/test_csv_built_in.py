@@ -160,7 +160,7 @@ def test_databento_trades(tmp_path: Path, name: str, line: str) -> None:
     path.write_text(f"{HEAD},ts_in_delta,sequence\n{line}\n")
     found = read_file(path, name, "trades", exchange="XNAS", symbol="MSFT")
     assert found.column("symbol") == ["MSFT"]
-    with pytest.raises(BadInput, match="which symbol"):
+    with pytest.raises(BadInput, match="no column 'symbol'"):
         read_file(path, name, "trades", exchange="XNAS")
 
 

@@ -148,13 +148,16 @@ def test_a_side_is_empty_where_price_and_quantity_are_zero(tmp_path: Path) -> No
     fields = quotes.replace('price = "price"\nquantity = "quantity"', fields)
     path = tmp_path / "x.csv"
     path.write_text(
-        "".join(f"{GOOD.decode()[:23]},{row},\n" for row in ("0.0,0,5,0", "0,7,00.0,-0"))
+        "".join(f"{GOOD.decode()[:23]},{row},\n" for row in ("0.0,0,5,0", "1,7,00.0,-0", "0,7,5,1"))
     )
     found = read_file(path, parse_mapping(fields, "quotes.toml"), "quotes")
-    assert found.column("bid_price") == [None, 0]
+    assert found.column("bid_price") == [None, 1]
     assert found.column("bid_quantity") == [None, 7]
     assert found.column("ask_price") == [5, None]
     assert found.column("ask_quantity") == [0, None]
+    ((line, column, reason),) = found.refused()
+    assert (line, column) == (3, "b")
+    assert reason.startswith('b "0" is not above zero')
 
 
 def test_quotes_may_be_known_by_the_venue_s_number(tmp_path: Path) -> None:

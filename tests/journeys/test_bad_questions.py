@@ -15,10 +15,9 @@ import click
 import httpx
 import pytest
 
-from k2.api.app import audit_of
 from k2.cli import main
 from k2.query import open_reader
-from tests.api.conftest import running
+from tests.api.conftest import audit_of, running
 from tests.api.test_shape import check_error
 from tests.cli.conftest import K2
 from tests.journeys.test_bad_input import GOOD, HEADER, MAPPING, assert_exact, data

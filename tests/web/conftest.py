@@ -11,13 +11,13 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
 from k2.api import Server, create_app
-from k2.api.app import audit_of
 from k2.feeds import open_feed
 from k2.feeds.run import run_feed
 from k2.ingest import CommitLimits, Writer, WriterOptions
 from k2.lake import open_lake
 from k2.log import Producer, open_log, open_registry
 from k2.query import open_reader
+from tests.api.conftest import audit_of
 
 QUIET = [
     *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic"),

@@ -11,7 +11,6 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -37,10 +36,7 @@ from k2.api.edge import Edge
 from k2.api.metrics import Metrics
 from k2.api.work import DEFAULT_LIMITS, Limits, Workers
 from k2.errors import Refused, Unavailable
-from k2.ingest import audit
-from k2.lake import open_lake
-from k2.log import open_log
-from k2.query import Reader, open_reader
+from k2.query import Reader
 
 
 def now() -> datetime:
@@ -157,25 +153,6 @@ class Server:
         self._server.should_exit = True
 
 
-def serve(
-    home: Path,
-    host: str = "127.0.0.1",
-    port: int = 8080,
-    *,
-    limits: Limits = DEFAULT_LIMITS,
-    on_ready: Callable[[str], None] = lambda url: None,
-) -> None:
-    """Serve the home folder until SIGINT or SIGTERM; `on_ready` gets the URL once it listens.
-
-    Raises `Refused` for a host that others can reach, `Unavailable` for a port that is taken.
-    """
-    check_host(host)
-    with open_reader(home, follow=True) as reader:
-        server = Server(create_app(reader, audit_of(home), limits=limits), host, port)
-        on_ready(server.url)
-        server.run()
-
-
 def check_host(host: str) -> None:
     """Raises `Refused` unless only this machine can reach `host`."""
     try:
@@ -190,17 +167,6 @@ def check_host(host: str) -> None:
             expected="127.0.0.1, ::1 or localhost",
             hint="listen on loopback, and put a proxy that knows its users in front",
         )
-
-
-def audit_of(home: Path) -> Callable[[], Report]:
-    """A function that audits the home folder, opening log and tables for itself each time."""
-
-    def run() -> Report:
-        log = open_log(f"sqlite:{home / 'log.db'}")
-        with contextlib.closing(log), contextlib.closing(open_lake(home / "lake")) as lake:
-            return audit(log, lake).to_dict()
-
-    return run
 
 
 def _listen(host: str, port: int) -> socket.socket:

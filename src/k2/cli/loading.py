@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ class Asked:
     symbol: str | None
     exchange: str | None
     instruments: Path | None
+    skew: timedelta
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ def _append(
         symbol=asked.symbol,
         exchange=asked.exchange,
         instruments=asked.instruments,
+        skew=asked.skew,
         clock=lambda: datetime.now(UTC),
         progress=lambda done, total: tell(file, done),
     )

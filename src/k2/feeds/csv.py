@@ -1,14 +1,15 @@
 """Mapped files: delimited text of any size, plain or compressed, to records as a mapping says.
 
 Opened by `open_file`, or by a URL: `csv:trades/7078.csv?mapping=asx&kind=trades&symbol=BHP`. A line
-that cannot be read becomes a record of kind `rejects`, kept whole; the rest of the file goes on.
+that cannot be read, or whose record the writer would refuse, becomes a record of kind `rejects`,
+kept whole with its place; the rest of the file goes on.
 """
 
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, unquote
@@ -21,23 +22,26 @@ from k2.errors import BadInput
 from k2.feeds.mapped import lines
 from k2.feeds.mapped.content import Bytes
 from k2.feeds.mapped.head import Asked, Head
-from k2.feeds.mapped.records import constant, to_records
-from k2.feeds.mapped.values import Fault
+from k2.feeds.mapped.records import Context, constant, to_records
+from k2.feeds.mapped.values import Fault, shown
 from k2.feeds.mapping import FileMapping, load_mapping
 from k2.feeds.occurrence import Occurrences
 from k2.feeds.port import EndOfFeed, Feed, Records
-from k2.model import TIMESTAMP_TYPE, Exchange, latest
+from k2.model import CLOCK_SKEW, TIMESTAMP_TYPE, Exchange, Failures, latest, validate
 
 Clock = Callable[[], datetime]
 Progress = Callable[[int, int], None]
 
 SKIP_SECONDS: Final = 0.05
 """So long one `read` may look for the position that the feed was opened at."""
-_OPTIONS: Final = ("mapping", "kind", "symbol", "exchange", "instruments")
+_OPTIONS: Final = ("mapping", "kind", "symbol", "exchange", "instruments", "skew")
 
 
 def open_feed(rest: str, position: str | None, clock: Clock) -> Feed:
-    """Open `<path>?mapping=…&kind=…[&symbol=…][&exchange=…][&instruments=…]` at `position`."""
+    """Open `<path>?mapping=…&kind=…[&symbol=…][&exchange=…][&instruments=…]` at `position`.
+
+    `[&skew=…]` is the K2_CLOCK_SKEW_SECONDS of the writer, where that is not the default.
+    """
     path, _, query = rest.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
     for option in options:
@@ -48,6 +52,9 @@ def open_feed(rest: str, position: str | None, clock: Clock) -> Feed:
     for option in ("mapping", "kind"):
         if option not in options:
             raise BadInput(f"a csv feed needs {option}=…", found=rest)
+    skew = options.get("skew")
+    if skew is not None and not re.fullmatch(r"[0-9]{1,9}", skew):
+        raise BadInput("skew is no number of seconds", found=skew, expected="such as skew=300")
     return open_file(
         unquote(path),
         options["mapping"],
@@ -55,6 +62,7 @@ def open_feed(rest: str, position: str | None, clock: Clock) -> Feed:
         symbol=options.get("symbol"),
         exchange=options.get("exchange"),
         instruments=options.get("instruments"),
+        skew=CLOCK_SKEW if skew is None else timedelta(seconds=int(skew)),
         clock=clock,
         position=position,
     )
@@ -68,6 +76,7 @@ def open_file(
     symbol: str | None = None,
     exchange: str | None = None,
     instruments: str | Path | None = None,
+    skew: timedelta = CLOCK_SKEW,
     clock: Clock,
     progress: Progress | None = None,
     position: str | None = None,
@@ -76,7 +85,8 @@ def open_file(
     """A feed of the records of one kind in a file, by a mapping (name, path, or loaded).
 
     `symbol` is that of every record, where the file does not say; `exchange` takes the place of the
-    mapping's; `instruments` is the file, in the same mapping, that tells symbols by company id.
+    mapping's; `instruments` is the file, in the same mapping, that tells symbols by company id;
+    `skew` is how far a record's time may lie ahead of the clock's: the writer's setting.
     `progress(done, total)` is called after each block, in bytes of the file as it lies on the disk.
     At a `position`, the file is read from its start, and what lies before the position is not given
     again. Raises `BadInput` for a file, a mapping or a combination that cannot be.
@@ -84,7 +94,7 @@ def open_file(
     path = Path(path)
     known = mapping if isinstance(mapping, FileMapping) else load_mapping(str(mapping))
     layout = known.layout(kind)
-    asked = Asked(path, known, layout, symbol, exchange, instruments, block_bytes)
+    asked = Asked(path, known, layout, symbol, exchange, instruments, skew, block_bytes)
     return CsvFeed(asked, clock, progress, position)
 
 
@@ -125,26 +135,37 @@ class CsvFeed:
                 return found
 
     def _read_block(self) -> Sequence[Records]:
-        block = self._head.take() or next(self._blocks, None)
-        if block is None or self._head.context is None:
-            raise EndOfFeed
-        now = self._clock()
-        good, numbers, bad = self._convert(block, now)
+        block, now = self._next_block(), self._clock()
+        good, rows, faults = self._convert(block, now)
         self._line = block.first_line + block.lines - 1
         if self._occurrences is not None:
             good = self._numbered(good)
+        # Only now: which records are too far ahead depends on when they were read, and the numbers
+        # of equal records must not.
+        good, rows = self._validated(block, good, rows, faults)
+        bad = self._rejects(block, faults, now)
         if self._skip:
-            new = numbers > self._skip
-            good = good.filter(pa.array(new))
+            good = good.filter(pa.array(block.first_line + rows > self._skip))
             bad = bad.filter(pa.array(bad.column("line").to_numpy() > self._skip))
         if self._progress is not None:
             self._progress(self._bytes.done(), self._bytes.total)
-        exchange = self._head.context.exchange.name
+        exchange = self._context.exchange.name
         found = [
             Records(self._asked.layout.kind, exchange, good),
             Records("rejects", exchange, bad),
         ]
         return [records for records in found if records.table.num_rows]
+
+    def _next_block(self) -> lines.Block:
+        block = self._head.take() or next(self._blocks, None)
+        if block is None or self._head.context is None:
+            raise EndOfFeed
+        return block
+
+    @property
+    def _context(self) -> Context:
+        assert self._head.context is not None
+        return self._head.context
 
     def position(self) -> str:
         """`line <last line read> of <the file's size and time of change>`."""
@@ -158,20 +179,47 @@ class CsvFeed:
 
     def _convert(
         self, block: lines.Block, now: datetime
-    ) -> tuple[pa.Table, npt.NDArray[np.int64], pa.Table]:
-        """The block's records, the line number of each, and its rejects."""
+    ) -> tuple[pa.Table, npt.NDArray[np.int64], list[Fault]]:
+        """The block's records, the row of each in the block, and the faults of other rows."""
         head = self._head
-        assert head.context is not None
         keep, faults = lines.sift(block, head.shape)
         if block.first_line <= head.line < block.first_line + len(keep):
             keep[: head.line - block.first_line + 1] = False
         cells = lines.split_lines(block, keep, head.width, list(head.wanted.values()), head.shape)
         texts = {name: cells.columns[at] for name, at in head.wanted.items()}
-        done = to_records(texts, len(cells.lines), head.context, now)
+        done = to_records(texts, len(cells.lines), self._context, now)
         for fault in done.faults:
             faults.append(replace(fault, row=int(cells.lines[fault.row])))
-        numbers = block.first_line + cells.lines[done.good]
-        return done.table, numbers, self._rejects(block, faults + cells.faults, now)
+        return done.table, cells.lines[done.good], faults + cells.faults
+
+    def _validated(
+        self, block: lines.Block, table: pa.Table, rows: npt.NDArray[np.int64], faults: list[Fault]
+    ) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+        """The records that can be, and their rows; the others are added to the faults."""
+        kind, exchange = self._asked.layout.kind, self._context.exchange
+        failures = validate(kind, table, exchange, self._asked.skew)
+        if failures is None:
+            return table, rows
+        faults += self._implausible(block, rows[failures.rows], failures)
+        keep = np.ones(len(rows), bool)
+        keep[failures.rows] = False
+        return table.filter(pa.array(keep)), rows[keep]
+
+    def _implausible(
+        self, block: lines.Block, rows: npt.NDArray[np.int64], failures: Failures
+    ) -> Iterator[Fault]:
+        """A fault for each failure, in the words of the file: its columns, its texts."""
+        starts, ends = block.bounds
+        columns = (a.to_pylist() for a in (failures.columns, failures.values, failures.wrongs))
+        for row, name, value, wrong in zip(rows.tolist(), *columns, strict=True):
+            source = self._asked.layout.fields.get(name)
+            named = [c for c in source.columns if c in self._head.wanted] if source else []
+            if named:
+                raw = block.data[starts[row] : ends[row]]
+                cells = lines.split_line(raw, self._asked.layout.delimiter)
+                name = ", ".join(named)
+                value = " ".join(cells[self._head.wanted[column]].strip() for column in named)
+            yield Fault(row, name, f"{name} {shown(value)} {wrong}", None)
 
     def _rejects(self, block: lines.Block, faults: list[Fault], now: datetime) -> pa.Table:
         schema = latest("rejects").arrow
@@ -182,10 +230,9 @@ class CsvFeed:
         n = len(chosen)
         if n == 0:
             return schema.empty_table()
-        assert self._head.context is not None
         starts, ends = block.bounds
         columns = {
-            "exchange": constant(self._head.context.exchange.name, n),
+            "exchange": constant(self._context.exchange.name, n),
             "kind": constant(self._asked.layout.kind, n),
             "source": constant(self._asked.mapping.name, n),
             "file": constant(self._asked.path.name, n),
@@ -217,15 +264,12 @@ class CsvFeed:
     def _reread(self) -> Iterator[pa.Table]:
         """The records without an id of the whole file once more, as `_numbered` asks for them."""
         feed = CsvFeed(self._asked, self._clock, None, None)
-        feed._occurrences = None
         try:
             while True:
-                for records in feed.read():
-                    if records.kind == self._asked.layout.kind:
-                        table = records.table
-                        if "trade_id" in self._asked.layout.fields:
-                            table = table.filter(table.column("trade_id").is_null())
-                        yield table
+                table, _, _ = feed._convert(feed._next_block(), self._clock())
+                if "trade_id" in self._asked.layout.fields:
+                    table = table.filter(table.column("trade_id").is_null())
+                yield table
         except EndOfFeed:
             return
         finally:

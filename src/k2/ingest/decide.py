@@ -17,10 +17,9 @@ import pyarrow.compute as pc
 
 from k2.errors import NotFound, Refused
 from k2.ingest.known import LINEAGE, Known
-from k2.ingest.validate import validate
 from k2.lake import definition
 from k2.log import NOT_WIRE_FORMAT, Batch, Registry
-from k2.model import Exchange, Topic, decode, exchange_dates, latest, micros
+from k2.model import Exchange, Topic, decode, exchange_dates, latest, micros, validate
 
 TABLES: Final[Mapping[str, str]] = {"rejects": "rejected"}
 """Table of a kind of record, where it is not called like the kind."""
@@ -176,9 +175,10 @@ class Decider:
             if name in failed.column_names
         }
         more["column"] = failures.columns
-        return rows.filter(pa.array(keep)), [
-            self._rejected(messages, place, failures.reasons, more)
-        ]
+        reasons = pc.binary_join_element_wise(
+            failures.columns, failures.values, failures.wrongs, " "
+        )
+        return rows.filter(pa.array(keep)), [self._rejected(messages, place, reasons, more)]
 
     def _with_lineage(
         self, table: pa.Table, messages: "_Messages", place: npt.NDArray[np.int64]

@@ -30,7 +30,7 @@ from k2.lake import (
     sort_indices,
 )
 from k2.log import Log, Registry, retain
-from k2.model import Exchange, kinds
+from k2.model import CLOCK_SKEW, Exchange, kinds
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class WriterOptions:
 
     limits: CommitLimits = field(default_factory=CommitLimits)
     retention: Retention = field(default_factory=Retention)
-    skew: timedelta = timedelta(minutes=5)
+    skew: timedelta = CLOCK_SKEW
     file_age_max: timedelta = timedelta(hours=12)
 
 

@@ -14,14 +14,17 @@ from k2.model.schema import (
     to_arrow,
     versions,
 )
+from k2.model.validate import CLOCK_SKEW, Failures, validate
 
 __all__ = [
     "ASSET_CLASSES",
+    "CLOCK_SKEW",
     "DICTIONARY_TYPE",
     "PRICE_TYPE",
     "TIMESTAMP_TYPE",
     "Decoded",
     "Exchange",
+    "Failures",
     "Schema",
     "Topic",
     "decode",
@@ -33,5 +36,6 @@ __all__ = [
     "start_of_day",
     "to_arrow",
     "utc_offsets",
+    "validate",
     "versions",
 ]

@@ -56,7 +56,7 @@ def command(
     from k2.query import Answer
 
     began = time.monotonic()
-    asked = Asked(kind, mapping, symbol, exchange, instruments)
+    asked = Asked(kind, mapping, symbol, exchange, instruments, settings.clock_skew)
     with opened_stores(settings) as stores, stop_on_signals() as stop:
         done = load(file, asked, stores, settings.log.partitions, writer_options(settings), stop)
         stopped = stop()

@@ -6,6 +6,7 @@ Comes in: what was asked for and the first lines. Goes out: places of columns, s
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ class Asked:
     symbol: str | None
     exchange: str | None
     instruments: str | Path | None
+    skew: timedelta
     block_bytes: int
 
 
@@ -171,6 +173,14 @@ def _symbol_of(asked: Asked, names: Sequence[str]) -> tuple[str | None, bool]:
         return None, source.lookup
     if source.value is not None:
         return source.value, False
+    if source.columns:
+        raise BadInput(
+            f"the header line has no column {source.columns[0]!r}, where the mapping"
+            f" {asked.mapping.name!r} finds symbols",
+            place=str(asked.path),
+            found=", ".join(names)[:200],
+            hint="if all records belong to one symbol, name it with --symbol",
+        )
     match = source.file.search(asked.path.name) if source.file else None
     if match is None:
         raise BadInput(

@@ -1,8 +1,9 @@
 """Whether a record can be true: types hold already, here are ranges and clock sanity.
 
-Comes in: decoded columns of one kind from one exchange. Goes out: for each row that fails, which
-column and why. Nothing here looks at a clock: a record is judged by its own ingestion_timestamp, so
-that the verdict is the same whenever it is given.
+Comes in: columns of one kind from one exchange. Goes out: for each row that fails, which column and
+why. A feed that reads a file asks, since it knows the line; the writer asks of every record.
+Nothing here looks at a clock: a record is judged by its own ingestion_timestamp, so that the
+verdict is the same whenever it is given.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,8 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from k2.model import Exchange, micros
+from k2.model.columns import micros
+from k2.model.exchange import Exchange
 
+CLOCK_SKEW: Final = timedelta(minutes=5)
+"""How far a timestamp may lie ahead of its record's ingestion_timestamp, unless a setting says."""
 SYMBOL_BYTES_MAX: Final = 128
 TIMESTAMP_MIN: Final = int(datetime(1900, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
 # Spreads and energy have traded below zero; shares and coins cannot.
@@ -25,18 +29,22 @@ _BELOW_ZERO: Final = frozenset({"futures", "options"})
 
 @dataclass(frozen=True)
 class Failures:
-    """Rows that cannot be: `rows` ascending, and for each the column and the reason, in words."""
+    """Rows that cannot be, ascending; for each the column, its value as text, and what is wrong.
+
+    Read one after the other, the three make a sentence: `quantity` `-100` `is not above zero`.
+    """
 
     rows: npt.NDArray[np.int64]
     columns: pa.Array
-    reasons: pa.Array
+    values: pa.Array
+    wrongs: pa.Array
 
 
 @dataclass(frozen=True)
 class _Check:
     column: str
     bad: npt.NDArray[np.bool_]
-    reason: str
+    wrong: str
 
 
 def validate(kind: str, table: pa.Table, exchange: Exchange, skew: timedelta) -> Failures | None:
@@ -55,12 +63,11 @@ def validate(kind: str, table: pa.Table, exchange: Exchange, skew: timedelta) ->
         return None
     codes = pa.array(verdict[rows] - 1, pa.int32())
     columns = pa.array([c.column for c in checks]).take(codes)
-    reasons = pa.array([c.reason for c in checks]).take(codes)
-    found = _found(table.take(pa.array(rows)), columns)
-    return Failures(rows, columns, pc.binary_join_element_wise(columns, found, reasons, " "))
+    wrongs = pa.array([c.wrong for c in checks]).take(codes)
+    return Failures(rows, columns, _values(table.take(pa.array(rows)), columns), wrongs)
 
 
-def _found(failed: pa.Table, columns: pa.Array) -> pa.Array:
+def _values(failed: pa.Table, columns: pa.Array) -> pa.Array:
     """The value of each row's failing column, as text, one take a column."""
     out = pa.nulls(failed.num_rows, pa.string())
     for name in pc.unique(columns).to_pylist():
@@ -107,10 +114,11 @@ def _names(table: pa.Table, exchange: Exchange) -> Iterator[_Check]:
 def _times(table: pa.Table, skew: timedelta) -> Iterator[_Check]:
     timestamp = micros(table["timestamp"])
     ahead = int(skew / timedelta(microseconds=1))
+    seconds = ahead // 1_000_000
     yield _Check(
         "timestamp",
         timestamp > micros(table["ingestion_timestamp"]) + ahead,
-        f"lies more than {ahead // 1_000_000} s after its ingestion_timestamp: a clock is wrong",
+        f"lies more than {seconds} s after it was first seen: a date or a clock is wrong",
     )
     yield _Check("timestamp", timestamp < TIMESTAMP_MIN, "lies before 1900")
     if "timestamp_nanos" in table.column_names:
@@ -163,11 +171,11 @@ def _below_zero(table: pa.Table, column: str) -> _Check:
     return _Check(column, bad.to_numpy(), "is below zero")
 
 
-def _by_value(table: pa.Table, column: str, is_bad: Callable[[str], bool], reason: str) -> _Check:
+def _by_value(table: pa.Table, column: str, is_bad: Callable[[str], bool], wrong: str) -> _Check:
     """Judge the distinct values of a dictionary column, then look each row's verdict up."""
     chunks = []
     for chunk in table[column].chunks:
         verdicts = np.array([is_bad(v) for v in chunk.dictionary.to_pylist()], np.bool_)
         codes = chunk.indices.to_numpy(zero_copy_only=False)
         chunks.append(verdicts[codes] if verdicts.any() else np.zeros(len(codes), np.bool_))
-    return _Check(column, np.concatenate(chunks) if chunks else np.zeros(0, np.bool_), reason)
+    return _Check(column, np.concatenate(chunks) if chunks else np.zeros(0, np.bool_), wrong)
