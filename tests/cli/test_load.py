@@ -54,6 +54,17 @@ def test_a_broken_line_is_told_and_its_mended_copy_adds_it_alone(k2: K2, tmp_pat
     assert len(json.loads(k2("trades", "ABC", "--json").out)["data"]) == 3
 
 
+def test_broken_lines_of_several_loads_are_kept_once_each(k2: K2, tmp_path: Path) -> None:
+    other = BROKEN.replace('"1,11"', '"2,22"')
+    for text in (BROKEN, other, BROKEN):
+        assert k2(*arguments(write(tmp_path, text))).code == 0
+    kept = json.loads(k2("rejected", "--json").out)["data"]
+    assert sorted("1,11" in row["raw"] for row in kept) == [False, True]
+    found = json.loads(k2("audit", "--json").out)
+    assert found["ok"]
+    assert all(part["in_flight"] == 0 for part in found["partitions"])
+
+
 def test_the_table_of_fates(k2: K2, tmp_path: Path) -> None:
     ended = k2(*arguments(write(tmp_path, GOOD)))
     assert ended.code == 0

@@ -1,6 +1,8 @@
 """Tables of records into a real log, read back as a stranger would."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -158,6 +160,58 @@ def test_the_exchange_is_declared_with_the_first_record(log: Log, registry: Regi
         Producer(log, registry, 1).send(other, "trades", trades(["A"]))
     assert raised.value.hint
     assert log.end_offset(TOPIC, 0) == 2
+    assert log.latest("k2.exchanges") == {"binance": BINANCE.to_json()}
+
+
+class Interrupting:
+    """A log that lets something else happen before the `at`th look or write of whoever has it."""
+
+    def __init__(self, log: Log, at: int, other: Callable[[], None]) -> None:
+        self._log = log
+        self._at = at
+        self._other = other
+        self.calls = 0
+
+    def _count(self) -> None:
+        self.calls += 1
+        if self.calls == self._at:
+            self._other()
+
+    def put(self, topic: str, key: str, value: str) -> None:
+        self._count()
+        self._log.put(topic, key, value)
+
+    def latest(self, topic: str) -> Mapping[str, str]:
+        self._count()
+        return self._log.latest(topic)
+
+
+@pytest.mark.parametrize("at", range(1, 7))
+def test_two_declarations_at_one_moment_are_not_both_believed(
+    log: Log, registry: Registry, at: int
+) -> None:
+    other = Exchange("binance", "crypto", "Asia/Tokyo")
+    believed = []
+
+    def declare(through: Any, exchange: Exchange) -> None:
+        with suppress(Refused):
+            Producer(through, registry, 1).declare(exchange)
+            believed.append(exchange.to_json())
+
+    first = Interrupting(log, at, lambda: declare(log, other))
+    declare(first, BINANCE)
+    assert first.calls >= at, "it was interrupted"
+    assert believed == list(log.latest("k2.exchanges").values())
+    # Whoever was refused may try again, and hears of the one that stands.
+    for exchange in (BINANCE, other):
+        declare(log, exchange)
+    assert set(believed) == set(log.latest("k2.exchanges").values())
+
+
+def test_many_may_declare_the_same_at_once(log: Log, registry: Registry) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        for _ in threads.map(lambda _: Producer(log, registry, 1).declare(BINANCE), range(8)):
+            pass
     assert log.latest("k2.exchanges") == {"binance": BINANCE.to_json()}
 
 

@@ -152,10 +152,13 @@ class Known:
         self, exchange: str, rows: pa.Table, marked: _Marked, wanted: Mask, way: str
     ) -> pa.Table:
         """Rows of table and pending that could be originals: symbols and numbers in range."""
-        symbols = sorted({marked.names[g][2] for g in np.unique(marked.groups[wanted])})
         numbers = marked.numbers[wanted]
-        condition = pc.field("symbol").isin(symbols) & (pc.field("exchange") == exchange)
+        condition = pc.field("exchange") == exchange
         columns = list(self._schema.arrow.names)
+        symbols = None
+        if "symbol" in columns:
+            symbols = sorted({marked.names[g][2] for g in np.unique(marked.groups[wanted])})
+            condition &= pc.field("symbol").isin(symbols)
         if way == "content" and "timestamp" in columns:
             low, high = (pa.scalar(int(n), pa.timestamp("us", tz="UTC")) for n in _range(numbers))
             field = pc.field("timestamp")

@@ -5,6 +5,7 @@ One symbol's records stay in order: all go to the partition that Kafka would cho
 
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,9 @@ from k2.model import Exchange, Schema, Topic, encode, latest
 
 EXCHANGES_TOPIC: Final = "k2.exchanges"
 """Compacted topic of the declared exchanges: name to `Exchange.to_json()`."""
+
+_CLAIMS: Final = "k2.exchanges.claims"
+"""Compacted topic of declarations under way: name and an id to facts, or to "" once it is over."""
 
 _KEY: Final = "symbol"
 
