@@ -8,11 +8,13 @@ import pytest
 from tests.missing import missing as missing
 from tests.servers.fixtures import (  # noqa: F401  # fixtures for all tests
     FIXTURES,
+    certificates,
     kafka,
     make_cluster,
     make_kafka,
     make_registry,
     registry_server,
+    toxiproxy,
 )
 
 ASX = Path(__file__).parents[2] / "shared" / "data" / "asx"

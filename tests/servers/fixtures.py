@@ -4,16 +4,18 @@
 and leave them running. A test that kills, fills or configures makes its own by `make_…`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from servers.install import place
 
 from tests.missing import missing
+from tests.servers.certificates import Certificates, make_certificates
 from tests.servers.kafka import BrokerOptions, Kafka, cluster
 from tests.servers.process import java
 from tests.servers.registry import Registry
+from tests.servers.toxiproxy import Toxiproxy
 
 FIXTURES = frozenset(
     {"kafka", "registry_server", "make_kafka", "make_cluster", "make_registry", "toxiproxy"}
@@ -22,7 +24,7 @@ FIXTURES = frozenset(
 
 
 def _need(server: str) -> None:
-    if java() is None:
+    if server != "toxiproxy" and java() is None:
         missing("Java 17 or later")
     if not place(server).is_dir():
         missing(f"{server} (`make servers` installs it)")
@@ -82,13 +84,13 @@ def make_cluster(tmp_path: Path) -> Iterator[Callable[..., list[Kafka]]]:
 
 
 @pytest.fixture
-def make_registry(tmp_path: Path) -> Iterator[Callable[[], Registry]]:
-    """Start a registry of the test's own."""
+def make_registry(tmp_path: Path) -> Iterator[Callable[..., Registry]]:
+    """Start a registry of the test's own: `make_registry({"property": "value"})`."""
     _need("registry")
     made: list[Registry] = []
 
-    def make() -> Registry:
-        server = Registry(tmp_path / f"registry-{len(made)}")
+    def make(properties: Mapping[str, str] | None = None) -> Registry:
+        server = Registry(tmp_path / f"registry-{len(made)}", properties)
         made.append(server)
         server.start()
         return server
@@ -96,3 +98,19 @@ def make_registry(tmp_path: Path) -> Iterator[Callable[[], Registry]]:
     yield make
     for server in made:
         server.kill()
+
+
+@pytest.fixture(scope="session")
+def toxiproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toxiproxy]:
+    """The running fault proxy of this worker; each route in it belongs to one test."""
+    _need("toxiproxy")
+    server = Toxiproxy(tmp_path_factory.mktemp("toxiproxy"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Certificates for servers and clients, signed by an authority of this worker."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))

@@ -11,6 +11,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from servers.install import place
 
+from tests.servers.certificates import Certificates
 from tests.servers.process import Server, class_archive, free_port, java_command, listens
 
 _CLUSTER_ID: Final = "MkU3OEVBNTcwNTJENDM2Qk"  # any 16 bytes in URL-safe base64
@@ -186,6 +187,40 @@ class Kafka(Server):
 def _train(archive: Path) -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         Kafka(Path(folder)).train(archive)
+
+
+def secured(
+    certificates: Certificates, users: Mapping[str, str], *, rights: bool = False
+) -> BrokerOptions:
+    """Options of a broker with the listeners SASL_SSL, SASL_PLAINTEXT and SSL (mutual) besides.
+
+    `users` may sign in by SCRAM, or by PLAIN. With `rights` a user may do only what an ACL allows;
+    who comes by the plain listener may do everything.
+    """
+    plain = " ".join(f'user_{name}="{password}"' for name, password in users.items())
+    modules = "org.apache.kafka.common.security"
+    properties = {
+        "sasl.enabled.mechanisms": "SCRAM-SHA-512,SCRAM-SHA-256,PLAIN",
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(certificates.server),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(certificates.ca),
+        "listener.name.ssl.ssl.client.auth": "required",
+    }
+    for listener in ("sasl_ssl", "sasl_plaintext"):
+        for mechanism, module in (
+            ("scram-sha-512", f"{modules}.scram.ScramLoginModule required;"),
+            ("scram-sha-256", f"{modules}.scram.ScramLoginModule required;"),
+            ("plain", f"{modules}.plain.PlainLoginModule required {plain};"),
+        ):
+            properties[f"listener.name.{listener}.{mechanism}.sasl.jaas.config"] = module
+    if rights:
+        properties["authorizer.class.name"] = (
+            "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
+        )
+        properties["super.users"] = "User:ANONYMOUS"
+    listeners = {name: Listener(name) for name in ("SASL_SSL", "SASL_PLAINTEXT", "SSL")}
+    return BrokerOptions(properties, listeners, users)
 
 
 def cluster(folder: Path, nodes: int = 3, options: BrokerOptions | None = None) -> list[Kafka]:
