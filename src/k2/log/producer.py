@@ -83,26 +83,43 @@ class Producer:
     def declare(self, exchange: Exchange) -> None:
         """Make the exchange known to whoever reads the log.
 
-        Raises `Refused` if it is declared already with another class, zone or day roll: these
-        shape what is stored.
+        Raises `Refused` if it is declared already, or just now by somebody else, with another
+        class, zone or day roll: these shape what is stored.
         """
         if exchange in self._declared:
             return
-        wanted = exchange.to_json()
-        found = self._log.latest(EXCHANGES_TOPIC).get(exchange.name)
-        if found is None:
-            self._log.put(EXCHANGES_TOPIC, exchange.name, wanted)
-            # Somebody may have declared it at the same moment: who came last stands.
-            found = self._log.latest(EXCHANGES_TOPIC)[exchange.name]
+        found = self._log.latest(EXCHANGES_TOPIC).get(exchange.name) or self._claim(exchange)
         if Exchange.from_json(found) != exchange:
             raise Refused(
                 f"the exchange {exchange.name} is declared with other facts, which do not change",
                 place=f"topic {EXCHANGES_TOPIC}",
-                found=wanted,
+                found=exchange.to_json(),
                 expected=found,
                 hint="use the facts that are declared, or give this exchange another name",
             )
         self._declared.add(exchange)
+
+    def _claim(self, exchange: Exchange) -> str:
+        """Declare the exchange, unless others do so with other facts; what is declared."""
+        # The last value of a key stands, so that of two producers which write at once the first
+        # would be overruled unseen. Of two that claim before they look, one at least sees the
+        # other: it may be that neither goes on, but never that both do.
+        wanted = exchange.to_json()
+        mine = f"{exchange.name} {uuid4().hex}"
+        self._log.put(_CLAIMS, mine, wanted)
+        try:
+            claims = {k: v for k, v in self._log.latest(_CLAIMS).items() if v and k != mine}
+            # Looked up after the claims: one that has gone from there stands here.
+            found = self._log.latest(EXCHANGES_TOPIC).get(exchange.name)
+            if found is not None:
+                return found
+            for key, facts in claims.items():
+                if key.startswith(f"{exchange.name} ") and facts != wanted:
+                    return facts
+            self._log.put(EXCHANGES_TOPIC, exchange.name, wanted)
+            return wanted
+        finally:
+            self._log.put(_CLAIMS, mine, "")
 
     def _target(self, topic: Topic) -> _Target:
         if (known := self._targets.get(topic)) is not None:
