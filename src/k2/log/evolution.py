@@ -12,7 +12,8 @@ import avro.errors
 import avro.schema
 from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibilityType
 
-from k2.errors import BadInput
+from k2.errors import BadInput, Refused
+from k2.log.port import Registered
 
 ALLOWED: Final = (
     "a next version may add fields that have a default, add symbols to an enum, let a field be "
@@ -51,6 +52,16 @@ def objections(new: Mapping[str, Any], latest: Mapping[str, Any]) -> list[str]:
         # Not seen yet: the rules here are narrower than Avro's. They do not decide alone, though.
         found = [f"Avro: {message}" for message in sorted(avros.messages)] or ["Avro refuses it"]
     return found
+
+
+def refuse(subject: str, latest: Registered, found: Sequence[str]) -> None:
+    """Raise `Refused` with these objections to what should follow `latest`, if there are any."""
+    if found:
+        raise Refused(
+            f"the schema cannot follow version {latest.version}: {'; '.join(found)}",
+            place=f"subject {subject}",
+            hint=ALLOWED,
+        )
 
 
 def _field_objections(
