@@ -22,7 +22,7 @@ SUBJECT = "market.crypto.trades.binance-value"
 
 @pytest.fixture(params=adapters("open_registry"))
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return fresh(request.param, tmp_path)
+    return fresh(request, request.param, tmp_path)
 
 
 @pytest.fixture

@@ -167,7 +167,7 @@ class CountingLog:
         self._log = log
         self.appends = 0
 
-    def append(self, appends: Sequence[Append]) -> list[int]:
+    def append(self, appends: Sequence[Append]) -> list[Any]:
         self.appends += 1
         return self._log.append(appends)
 
@@ -183,7 +183,7 @@ class FalteringLog(CountingLog):
         self._after = after
         self._puts = 0
 
-    def append(self, appends: Sequence[Append]) -> list[int]:
+    def append(self, appends: Sequence[Append]) -> list[Any]:
         self.appends += 1
         if self.appends % 3:
             return self._log.append(appends)

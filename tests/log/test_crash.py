@@ -32,9 +32,9 @@ for number in range(1 << 60):
         f"{name} {number} {partitions} {index} {count} ".encode() + padding
         for index in range(count)
     ], pa.binary())
-    firsts = log.append([Append("t", int(p), noise.randrange(3), values) for p in partitions])
-    for partition, first in zip(partitions, firsts):
-        print(partition, first, name, number, count, flush=True)
+    offsets = log.append([Append("t", int(p), noise.randrange(3), values) for p in partitions])
+    for partition, given in zip(partitions, offsets):
+        print(partition, given[0], name, number, count, flush=True)
 """
 
 

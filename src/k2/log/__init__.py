@@ -5,13 +5,23 @@ from pathlib import Path
 from types import ModuleType
 
 from k2.errors import BadInput
-from k2.log.port import NOT_WIRE_FORMAT, Append, Batch, Log, Membership, Registered, Registry
+from k2.log.port import (
+    NOT_WIRE_FORMAT,
+    Access,
+    Append,
+    Batch,
+    Log,
+    Membership,
+    Registered,
+    Registry,
+)
 from k2.log.producer import EXCHANGES_TOPIC, Producer, Sent
 from k2.log.retention import Trimmed, retain
 
 __all__ = [
     "EXCHANGES_TOPIC",
     "NOT_WIRE_FORMAT",
+    "Access",
     "Append",
     "Batch",
     "Log",
@@ -27,24 +37,25 @@ __all__ = [
 ]
 
 
-def open_log(url: str | Path) -> Log:
+def open_log(url: str | Path, access: Access | None = None) -> Log:
     """Open the log at `url`, `SCHEME:REST`: the module of this room named SCHEME opens it.
 
-    A path alone is a SQLite file. Raises `BadInput` for an unknown scheme, `Unavailable` when the
-    log cannot be reached. The caller closes it.
+    A path alone is a SQLite file. A server is signed in to by `access`, and reached when it is
+    first used. Raises `BadInput` for an unknown scheme, `Unavailable` when a file cannot be opened.
+    The caller closes it.
     """
     adapter, rest = _find(url, "open_log", otherwise="sqlite")
-    log: Log = adapter.open_log(rest)
+    log: Log = adapter.open_log(rest, access)
     return log
 
 
-def open_registry(url: str | Path) -> Registry:
+def open_registry(url: str | Path, access: Access | None = None) -> Registry:
     """Open the schema registry at `url`, `SCHEME:REST`; a path alone is the embedded one's file.
 
     Raises as `open_log` does. The caller closes it.
     """
     adapter, rest = _find(url, "open_registry", otherwise="embedded")
-    registry: Registry = adapter.open_registry(rest)
+    registry: Registry = adapter.open_registry(rest, access)
     return registry
 
 

@@ -10,10 +10,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from k2.errors import NotFound, Refused
+from k2.errors import NotFound
 from k2.log.database import BUSY_TIMEOUT, Database
-from k2.log.evolution import ALLOWED, canonical, objections
-from k2.log.port import Registered
+from k2.log.evolution import canonical, objections, refuse
+from k2.log.port import Access, Registered
 
 _APPLICATION: Final = 0x4B325247  # K2RG
 
@@ -33,8 +33,8 @@ CREATE TABLE versions (
 """
 
 
-def open_registry(path: str) -> "EmbeddedRegistry":
-    """The registry in the file `path`, made if there is none."""
+def open_registry(path: str, access: Access | None = None) -> "EmbeddedRegistry":
+    """The registry in the file `path`, made if there is none; nobody signs in to a file."""
     return EmbeddedRegistry(Path(path))
 
 
@@ -69,7 +69,7 @@ class EmbeddedRegistry:
             version = 1
             if latest := _latest(connection, subject):
                 version = latest.version + 1
-                _refuse(subject, latest, objections(schema, latest.schema))
+                refuse(subject, latest, objections(schema, latest.schema))
             # Looked for first: an insert that is ignored would use up an id all the same.
             row = connection.execute(
                 "SELECT id FROM schemas WHERE canonical = ?", (text,)
@@ -154,12 +154,3 @@ def _insert(connection: sqlite3.Connection, text: str, schema: Mapping[str, Any]
     )
     assert made.lastrowid is not None
     return made.lastrowid
-
-
-def _refuse(subject: str, latest: Registered, found: list[str]) -> None:
-    if found:
-        raise Refused(
-            f"the schema cannot follow version {latest.version}: {'; '.join(found)}",
-            place=f"subject {subject}",
-            hint=ALLOWED,
-        )

@@ -1,13 +1,15 @@
 """What a log is, and what a schema registry is: the two contracts of this room.
 
 A log keeps messages (an Avro datum each, without wire header) in topics, divided into partitions,
-each message at an offset that is given once. An adapter is one file beside this one; it offers
-`open_log(rest)` or `open_registry(rest)`, `rest` being what follows its name and a colon in a URL.
+each message at an offset that is given once. An adapter is one module beside this one; it offers
+`open_log(rest, access)` or `open_registry(rest, access)`, `rest` being what follows its name and a
+colon in a URL.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,10 +21,27 @@ NOT_WIRE_FORMAT = -1
 
 
 @dataclass(frozen=True)
+class Access:
+    """How a server is signed in to, and how the two trust each other; all PEM files.
+
+    `ca` holds who is trusted (None: whom this machine trusts), `certificate` and `key` are this
+    client's own. TLS is used if `tls` says so or if `ca` or `certificate` is given.
+    """
+
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    tls: bool = False
+
+
+@dataclass(frozen=True)
 class Append:
     """Messages for one partition, in order: `values` are datums written with one schema.
 
-    `values` is binary or large_binary, without nulls.
+    `values` is binary or large_binary, without nulls. With the schema id NOT_WIRE_FORMAT each is
+    the whole message, and comes back so if it does not look like wire format.
     """
 
     topic: str
@@ -38,7 +57,8 @@ class Batch:
     """Messages of one partition as read: columns of equal length, offsets strictly ascending.
 
     Offsets may jump (control records, aborted transactions, compaction): a jump is *absent*, no
-    gap. `next_offset` is where reading goes on; it may lie past the last message's offset + 1.
+    gap. `next_offset` is where reading goes on; it may lie past the last message's offset + 1, and
+    a batch that is nothing but a jump has no messages.
     """
 
     topic: str
@@ -53,23 +73,35 @@ class Log(Protocol):
     """An append-only, partitioned, replayable log. Every method may be called from any thread.
 
     Many processes may have the same log open at once. What `append` returned for is durable: it
-    survives SIGKILL and power loss. A reader never sees part of an append to one partition.
+    survives SIGKILL and power loss. Messages of one append to one partition stand in their order;
+    a reader may see some before the rest is there, and others' messages may stand between them.
     Raises `Unavailable` when the log cannot be reached (or its disk is full), `NotFound` for a
     topic or partition that does not exist, `Broken` (with place) for bytes that cannot be what was
     written.
     """
 
     def create(self, topic: str, partitions: int) -> None:
-        """Make the topic if there is none; an existing one keeps its partitions."""
+        """Make the topic if there is none; an existing one keeps its partitions.
+
+        `topic` is the text of a `k2.model.Topic`.
+        """
 
     def topics(self) -> Mapping[str, int]:
-        """Names and partition counts of the topics of records (compacted ones are left out)."""
+        """Names and partition counts of the topics of records; any others are left out.
+
+        What another process made may be missing for a second.
+        """
 
     def identity(self, topic: str) -> str:
         """An id that a topic made anew under the same name does not share."""
 
-    def append(self, appends: Sequence[Append]) -> list[int]:
-        """Append each; the first offset given to each. Returns only once all of it is durable."""
+    def append(self, appends: Sequence[Append]) -> list[npt.NDArray[np.int64]]:
+        """Append each; the offsets given to its messages, ascending, mostly without a jump.
+
+        Returns only once all of it is durable; waits while the log takes no more. Where it raises,
+        any part may have been appended all the same: whoever repeats it makes duplicates, which
+        are told by the records' identity.
+        """
 
     def read(self, topic: str, partition: int, offset: int, max_bytes: int) -> list[Batch]:
         """Messages at and after `offset`, about `max_bytes` of them; an empty list means "none
@@ -83,13 +115,15 @@ class Log(Protocol):
         """Offset of the oldest message kept (or the end offset, where none is)."""
 
     def end_offset(self, topic: str, partition: int) -> int:
-        """Offset that the next message will get (exclusive end)."""
+        """Exclusive end of what can be read: past every message that was appended."""
 
     def offset_at(self, topic: str, partition: int, when: datetime) -> int:
-        """First offset appended at or after `when`; the end offset if there is none."""
+        """First offset appended at or after `when` (to the millisecond, at least); the end offset
+        if there is none.
+        """
 
     def size(self, topic: str, partition: int) -> int:
-        """Bytes that the partition keeps."""
+        """Bytes that the partition keeps; an estimate where the log does not tell. 0 if empty."""
 
     def trim(self, topic: str, partition: int, before: int) -> int:
         """Delete messages before offset `before`; the new start offset.

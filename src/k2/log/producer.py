@@ -59,7 +59,7 @@ class Producer:
         self._targets: dict[Topic, _Target] = {}
 
     def send(self, exchange: Exchange, kind: str, table: pa.Table) -> list[Sent]:
-        """Append the rows, all or none, and return where they are once they are durable.
+        """Append the rows and return where they are once they are durable.
 
         `table` has the columns of the kind's latest schema. Raises `Refused` if the exchange was
         declared with other facts, or if the registry holds a schema that this one may not follow.
@@ -74,11 +74,8 @@ class Producer:
             appends = [Append(target.topic, 0, target.schema_id, values)]
         else:
             appends = _split(target, values, keys)
-        firsts = self._log.append(appends)
-        return [
-            Sent(each.topic, each.partition, first, len(each.values))
-            for each, first in zip(appends, firsts, strict=True)
-        ]
+        found = zip(appends, self._log.append(appends), strict=True)
+        return [sent for each, offsets in found for sent in _runs(each, offsets)]
 
     def declare(self, exchange: Exchange) -> None:
         """Make the exchange known to whoever reads the log.
@@ -131,6 +128,16 @@ class Producer:
         partitions = self._log.topics()[str(topic)]
         made = self._targets[topic] = _Target(str(topic), partitions, schema, schema_id)
         return made
+
+
+def _runs(append: Append, offsets: npt.NDArray[np.int64]) -> list[Sent]:
+    """One `Sent` for each run of offsets: a new one begins where another's messages stand."""
+    starts = np.flatnonzero(np.diff(offsets, prepend=offsets[0] - 2) != 1)
+    counts = np.diff(starts, append=len(offsets))
+    return [
+        Sent(append.topic, append.partition, int(offsets[start]), int(count))
+        for start, count in zip(starts, counts, strict=True)
+    ]
 
 
 def _keys(table: pa.Table) -> pa.DictionaryArray | None:

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from uuid import uuid4
 
+import numpy as np
+import numpy.typing as npt
+
 from k2.errors import Broken, NotFound, Refused
 from k2.log.batch import Blob, pack
 from k2.log.database import BUSY_TIMEOUT, FAILURES, Database, translate
 from k2.log.members import SqliteMembership
-from k2.log.port import Append, Batch
+from k2.log.port import Access, Append, Batch
 from k2.log.reading import Reading, place_of
 
 _APPLICATION: Final = 0x4B324C47  # K2LG
@@ -90,8 +93,8 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def open_log(path: str) -> "SqliteLog":
-    """The log in the file `path`, made if there is none."""
+def open_log(path: str, access: Access | None = None) -> "SqliteLog":
+    """The log in the file `path`, made if there is none; nobody signs in to a file."""
     return SqliteLog(Path(path))
 
 
@@ -160,8 +163,8 @@ class SqliteLog:
         """A random id that was made with the topic."""
         return self._topic(topic).identity
 
-    def append(self, appends: Sequence[Append]) -> list[int]:
-        """Append each, all in one transaction; the first offset given to each."""
+    def append(self, appends: Sequence[Append]) -> list[npt.NDArray[np.int64]]:
+        """Append each, all in one transaction: readers see all of it or none."""
         # Compressing is the larger part of the work and needs no lock.
         packed = [
             (self._partition(each.topic, each.partition), pack(each.values, each.schema_id))
@@ -322,7 +325,9 @@ def _read_state(connection: sqlite3.Connection, partition: int) -> _State:
     return _State(*row)
 
 
-def _append(connection: sqlite3.Connection, partition: int, blobs: Sequence[Blob], now: int) -> int:
+def _append(
+    connection: sqlite3.Connection, partition: int, blobs: Sequence[Blob], now: int
+) -> npt.NDArray[np.int64]:
     state = _read_state(connection, partition)
     end = state.end_offset
     for blob in blobs:
@@ -335,4 +340,4 @@ def _append(connection: sqlite3.Connection, partition: int, blobs: Sequence[Blob
             "UPDATE partitions SET end_offset = ?, bytes = bytes + ? WHERE id = ?",
             (end, sum(len(blob.body) for blob in blobs), partition),
         )
-    return state.end_offset
+    return np.arange(state.end_offset, end, dtype=np.int64)

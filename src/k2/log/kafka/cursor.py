@@ -1,0 +1,202 @@
+"""Reading one partition: messages in, columns out.
+
+The client fetches ahead in the background; reading on costs no question, reading elsewhere begins
+anew. What is aborted, or only the broker's own marks, never comes: it is a jump of offsets.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from k2.errors import NotFound
+from k2.log.kafka.cluster import Cluster
+from k2.log.kafka.collector import held_off
+from k2.log.kafka.errors import cause, is_final, translate
+from k2.log.port import Batch
+from k2.log.reading import place_of
+from k2.log.wire import from_wire
+
+_PREFETCH_KBYTES: Final = 32 << 10
+_FETCH_BYTES: Final = 4 << 20
+_CHUNK_MESSAGES: Final = 20_000
+_FIRST_GUESS_BYTES: Final = 200
+_WAIT_SECONDS: Final = 0.2
+_NOWHERE: Final = -1
+_COLUMN_BYTES: Final = 1 << 30
+"""Most that goes into one column: its offsets are 32 bits wide."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Columns of messages in order: `keys` only where asked for, None where a message has none."""
+
+    offsets: npt.NDArray[np.int64]
+    keys: list[bytes | None]
+    values: list[bytes | None]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the values."""
+        return sum(map(len, filter(None, self.values)))
+
+
+class Cursor:
+    """A place in one partition. One thread at a time has it, by `lock`."""
+
+    def __init__(self, cluster: Cluster, topic: str, partition: int) -> None:
+        self.lock = threading.Lock()
+        self._cluster = cluster
+        self._topic = topic
+        self._partition = partition
+        self._physical = cluster.physical(topic)
+        self._place = f"topic {topic}, partition {partition}"
+        self.next_offset = _NOWHERE
+        self._message_bytes = float(_FIRST_GUESS_BYTES)
+        settings = cluster.settings(
+            group_id="k2",  # the client insists on one; nothing is ever committed to it
+            enable_auto_commit=False,
+            enable_auto_offset_store=False,
+            enable_partition_eof=True,
+            isolation_level="read_committed",
+            auto_offset_reset="error",
+            check_crcs=True,
+            queued_max_messages_kbytes=_PREFETCH_KBYTES,
+            queued_min_messages=1_000_000,
+            fetch_message_max_bytes=_FETCH_BYTES,
+            # How long a full queue is left alone: the client's own second starves a fast reader.
+            fetch_queue_backoff_ms=5,
+            fetch_error_backoff_ms=50,
+            # Whoever reads elsewhere waits for the question that is under way at the end.
+            fetch_wait_max_ms=100,
+        )
+        try:
+            self._consumer: Consumer = Consumer(settings)
+        except KafkaException as error:
+            raise translate(cause(error), str(cluster.place)) from error
+
+    def read(self, offset: int, max_bytes: int) -> list[Batch]:
+        """As `Log.read`."""
+        parts: list[Taken] = []
+        left = min(max_bytes, _COLUMN_BYTES)
+        while left > 0:
+            count = int(max(1, min(left / self._message_bytes, _CHUNK_MESSAGES)))
+            taken = self.take(count) if parts else self.begin(offset, count)
+            if taken is None:
+                return []
+            parts.append(taken)
+            if taken.values:
+                self._message_bytes = max(1.0, taken.size / len(taken.values))
+            left -= taken.size + len(taken.values)
+            if len(taken.values) < count:
+                break
+        return [_to_batch(self._topic, self._partition, parts, self.next_offset)]
+
+    def begin(self, offset: int, count: int, *, keys: bool = False) -> Taken | None:
+        """Up to `count` messages from `offset` on, or a jump over none; None if the end is there.
+
+        Raises `NotFound` outside of the log.
+        """
+        if offset == self.next_offset:
+            taken = self.take(count, keys=keys)
+            if self.next_offset != offset:
+                return taken
+        end = self._cluster.end(self._topic, self._partition)
+        if offset == end:
+            return None
+        if offset != self.next_offset or not 0 <= offset < end:
+            self._check(offset, end)
+            self._consumer.assign([TopicPartition(self._physical, self._partition, offset)])
+            self.next_offset = offset
+        return self._wait_for(count, keys)
+
+    def _check(self, offset: int, end: int) -> None:
+        start = self._cluster.start(self._topic, self._partition)
+        if not start <= offset <= end:
+            raise NotFound(
+                "the log does not hold this offset",
+                place=place_of(self._topic, self._partition, offset),
+                expected=f"{start} to {end}",
+                hint="what lies before has been trimmed"
+                if offset < start
+                else "the log is shorter than whoever asks believes: was it made anew?",
+            )
+
+    def _wait_for(self, count: int, keys: bool) -> Taken:
+        """Messages, or a jump, that are known to come."""
+        began, before = time.monotonic(), self.next_offset
+        while True:
+            taken = self.take(count, _WAIT_SECONDS, keys=keys)
+            if self.next_offset != before:
+                return taken
+            reason = self._cluster.reason(began)
+            late = time.monotonic() - began > self._cluster.place.timeout
+            if late or (reason is not None and is_final(reason)):
+                raise translate(KafkaError(KafkaError._TIMED_OUT), self._place, reason)
+
+    def take(self, count: int, wait_seconds: float = 0.0, *, keys: bool = False) -> Taken:
+        """Up to `count` messages that are here already, or come while waiting for the first."""
+        first = self._consumer.consume(1, wait_seconds) if wait_seconds else []
+        with held_off():
+            found = first + self._consumer.consume(count, 0)
+            if any(map(Message.error, found)):
+                found = self._without_events(found)
+            taken = Taken(
+                _offsets(found),
+                list(map(Message.key, found)) if keys else [],
+                list(map(Message.value, found)),
+            )
+        if found:
+            self.next_offset = max(self.next_offset, int(taken.offsets[-1]) + 1)
+        return taken
+
+    def _without_events(self, found: list[Message]) -> list[Message]:
+        """The messages among what the client returned; the rest says where the end is, or fails."""
+        for event in found:
+            error = event.error()
+            if error is None:
+                continue
+            if error.code() == KafkaError._PARTITION_EOF:
+                # All before it was returned, or never held a message.
+                self.next_offset = max(self.next_offset, event.offset() or 0)
+                continue
+            self.next_offset = _NOWHERE  # the client stopped: it has to be sent there anew
+            if not error.retriable():
+                raise translate(error, self._place, self._cluster.reason(0.0))
+        return [message for message in found if message.error() is None]
+
+    def forget(self) -> None:
+        """Stand nowhere: what was fetched ahead is of another topic of the same name."""
+        self.next_offset = _NOWHERE
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._consumer.close()
+
+
+def _offsets(messages: Sequence[Message]) -> npt.NDArray[np.int64]:
+    """Asks each message only where offsets jump: they ascend, so first and last tell."""
+    if not messages:
+        return np.empty(0, np.int64)
+    first, last = messages[0].offset(), messages[-1].offset()
+    assert first is not None, "every message that was read has an offset"
+    assert last is not None, "every message that was read has an offset"
+    if last - first + 1 == len(messages):
+        return np.arange(first, last + 1, dtype=np.int64)
+    return np.array(list(map(Message.offset, messages)), np.int64)
+
+
+def _to_batch(topic: str, partition: int, parts: Sequence[Taken], next_offset: int) -> Batch:
+    columns = [pa.array(part.values, pa.binary()) for part in parts]
+    messages = columns[0] if len(columns) == 1 else pa.concat_arrays(columns)
+    if messages.null_count:
+        messages = messages.fill_null(b"")
+    ids, values = from_wire(messages)
+    offsets = np.concatenate([part.offsets for part in parts])
+    return Batch(topic, partition, offsets, ids, values, next_offset)
