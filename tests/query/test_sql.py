@@ -1,6 +1,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -72,6 +73,23 @@ def test_selects_are_answered(
     found, more = ask(fenced, folder, text)
     assert found.column(0).to_pylist() == expected
     assert not more
+
+
+@pytest.mark.parametrize("mixed", [True, False])
+@pytest.mark.parametrize("committed", [0, 2, 3])
+def test_every_column_is_there_with_and_without_a_tail(
+    fenced: DuckDB, folder: Path, committed: int, mixed: bool
+) -> None:
+    at = datetime(2024, 3, 4, tzinfo=UTC)
+    rows = [trade("A", at + timedelta(n), str(n + 1), offset=n) for n in range(3)]
+    view = view_of(folder, [rows[:committed]], rows[committed:])
+    # A tail has no commits yet.
+    tail = view.tail.drop_columns(["commit_sequence"]) if view.tail is not None else None
+    source = replace(view, tail=tail, evolved=mixed).source(view.select())
+    found, _ = fenced.ask("select * from trades order by timestamp", {"trades": source})
+    assert found.schema.names == view.columns.names
+    assert found["price"].to_pylist() == [Decimal(1), Decimal(2), Decimal(3)]
+    assert found["commit_sequence"].null_count == 3
 
 
 def test_columns_are_plain_whatever_is_selected(fenced: DuckDB, folder: Path) -> None:

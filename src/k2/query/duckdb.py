@@ -212,7 +212,7 @@ def _name(cursor: duckdb.DuckDBPyConnection, name: str, source: Source | pa.Tabl
         cursor.register(name, source)
         return
     values: dict[str, Any] = {}
-    # The empty table is for files that lack columns: the union with it costs a tenth of a scan.
+    # For files that lack columns; else left out, since a union costs a tenth of a scan.
     template = source.mixed or not source.files
     relation = _relation(cursor, name, source, values, template=template, by_name=source.mixed)
     columns = ", ".join(f'"{column}"' for column in source.columns.names)
@@ -270,8 +270,8 @@ def _relation(
 ) -> str:
     """The source as a relation of SQL: its paths are bound, its tables registered.
 
-    `template` puts an empty table with all columns beside the files; `by_name` matches the files'
-    columns by name, which those that lack some need.
+    `template` puts a table with all columns beside the files, an empty one if there is no tail;
+    `by_name` matches the files' columns by name, which those that lack some need.
     """
     parts = []
     if source.files:
@@ -284,7 +284,7 @@ def _relation(
     has_tail = source.tail is not None and source.tail.num_rows > 0
     if has_tail or template or not parts:
         rows = source.tail if has_tail else source.columns.empty_table()
-        cursor.register(f"{name}_tail", rows)
+        cursor.register(f"{name}_tail", _complete(rows, source.columns) if template else rows)
         if source.pin is None or not has_tail:
             parts.append(f"select * from {name}_tail")
         else:
@@ -295,6 +295,14 @@ def _relation(
         return f"({joined}) as {name}"
     filled = ", ".join(f"coalesce({c}, {_sql(v)}) as {c}" for c, v in source.defaults.items())
     return f"(select * replace ({filled}) from ({joined})) as {name}"
+
+
+def _complete(rows: pa.Table, columns: pa.Schema) -> pa.Table:
+    """The rows with every column, null where they had none: a tail has no commit yet."""
+    for column in columns:
+        if column.name not in rows.schema.names:
+            rows = rows.append_column(column, pa.nulls(rows.num_rows, column.type))
+    return rows
 
 
 def _pinned(
