@@ -49,6 +49,9 @@ def test_a_broken_line_is_told_and_its_mended_copy_adds_it_alone(k2: K2, tmp_pat
     assert "trades.csv line 1: price" in ended.talk
     (rejected,) = json.loads(k2("rejected", "--json").out)["data"]
     assert (rejected["file"], rejected["line"], rejected["column"]) == ("trades.csv", 1, "price")
+    header, row = k2("rejected").out.splitlines()
+    assert header.split()[:4] == ["kind", "exchange", "place", "column"]
+    assert row.split()[:4] == ["trades", "ASX", "trades.csv:1", "price"]
     mended = json.loads(k2(*arguments(write(tmp_path, GOOD), "--json")).out)
     assert (mended["committed"], mended["duplicate"]) == (1, 2)
     assert len(json.loads(k2("trades", "ABC", "--json").out)["data"]) == 3

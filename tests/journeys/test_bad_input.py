@@ -213,6 +213,8 @@ def test_poison_in_the_log_is_rejected_and_its_neighbours_go_in(k2: K2, tmp_path
     rejected = sorted(data(k2, "rejected"), key=lambda row: row["log_offset"])
     places = [*range(200, 206), *range(406, 411)]
     assert [row["log_offset"] for row in rejected] == places
+    shown = k2("rejected").out
+    assert all(f" {topic}/0/{offset} " in shown for offset in places)
     assert all(row["reason"] for row in rejected)
     reasons = [row["reason"] for row in rejected[6:]]
     assert reasons[0] == "schema id 31337 is not known to the registry"

@@ -1,6 +1,8 @@
 """The one command behind the ledgers: rejected, duplicates, gaps, commits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
@@ -8,11 +10,20 @@ from k2.cli.options import output_options, reader_of, settings_option
 from k2.cli.show import Output
 from k2.settings import Settings
 
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-def ledger_command(name: str, what: str, columns: Sequence[str]) -> click.Command:
+
+def ledger_command(
+    name: str,
+    what: str,
+    columns: Sequence[str],
+    to_shown: "Callable[[pa.Table], pa.Table] | None" = None,
+) -> click.Command:
     """The command that lists one ledger's newest entries.
 
-    `what` describes it, `columns` are those that a table shows.
+    `what` describes it, `columns` are those that a table for people shows: the ledger's own, or
+    those that `to_shown` adds.
     """
 
     @click.command(name, help=what)
@@ -24,6 +35,8 @@ def ledger_command(name: str, what: str, columns: Sequence[str]) -> click.Comman
     def command(settings: Settings, output: Output, limit: int) -> None:
         with reader_of(settings) as reader:
             answer = reader.ledger(name, limit=limit)
+        if output.is_table and to_shown is not None:
+            answer = replace(answer, table=to_shown(answer.table))
         output.write(answer, columns=columns, limit=limit)
 
     return command

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from k2.model.exchange import Exchange
 
-_QUARTER_HOUR_US = 900_000_000
+_MINUTE_US = 60_000_000
 _DAY_US = 86_400_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -29,23 +29,24 @@ def exchange_dates(timestamp: npt.NDArray[np.int64], exchange: Exchange) -> npt.
 def utc_offsets(timestamp: npt.NDArray[np.int64], zone: str) -> npt.NDArray[np.int64]:
     """Microseconds that `zone` is ahead of UTC at each timestamp (microseconds UTC).
 
-    Offsets are looked up once a distinct quarter of an hour: no zone has ever changed its clocks
-    within one since 1900.
+    Offsets are looked up once a distinct minute: every zone has changed its clocks at whole minutes
+    (some at one past the hour) since 1972-01-08. A few did not before; a time within the minute of
+    such a change gets the offset from before it.
     """
     if zone == "UTC" or not len(timestamp):
         return np.zeros(len(timestamp), np.int64)
     info = ZoneInfo(zone)
-    quarter = timestamp // _QUARTER_HOUR_US
-    low, high = int(quarter.min()), int(quarter.max())
+    minute = timestamp // _MINUTE_US
+    low, high = int(minute.min()), int(minute.max())
     if low == high:
         return np.full(len(timestamp), _offset_us(low, info), np.int64)
-    distinct, place = np.unique(quarter, return_inverse=True)
-    offsets = np.array([_offset_us(int(q), info) for q in distinct], np.int64)
+    distinct, place = np.unique(minute, return_inverse=True)
+    offsets = np.array([_offset_us(int(m), info) for m in distinct], np.int64)
     return offsets[place]
 
 
-def _offset_us(quarter: int, zone: ZoneInfo) -> int:
-    moment = (_EPOCH + timedelta(microseconds=quarter * _QUARTER_HOUR_US)).astimezone(zone)
+def _offset_us(minute: int, zone: ZoneInfo) -> int:
+    moment = (_EPOCH + timedelta(microseconds=minute * _MINUTE_US)).astimezone(zone)
     offset = moment.utcoffset()
     assert offset is not None
     return offset // timedelta(microseconds=1)
