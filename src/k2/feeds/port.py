@@ -27,8 +27,7 @@ class Records:
     """Records of one kind from one exchange, in the source's order.
 
     `table` has the columns and types of the kind's latest schema (`k2.model.latest(kind).arrow`).
-    Kinds
-    `rejects` and `gaps` carry what the feed could not read and the holes that it noticed.
+    Kinds `rejects` and `gaps` carry what the feed could not read and the holes that it noticed.
     """
 
     kind: str
@@ -37,8 +36,7 @@ class Records:
 
 
 class Feed(Protocol):
-    """A source of records. The caller owns the pace: it calls `read` again and again, from one
-    thread.
+    """A source of records, read by one thread, again and again: the caller owns the pace.
 
     A feed knows no tables and keeps nothing: its caller appends what it reads to the log and then
     stores the position, so a feed killed between the two repeats records and never loses one.
