@@ -1,0 +1,155 @@
+"""A venue on loopback, small enough to do exactly what a test says: Binance's protocol.
+
+WebSocket and REST share a port. A test adds trades and says what is sent; faults are attributes.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+from websockets.sync.server import Server, ServerConnection, serve
+
+T0 = 1_767_600_000_000_000
+"""Microseconds of 2026-01-05T08:00:00Z: trade n was at T0 + n milliseconds."""
+
+
+def trade(number: int, symbol: str = "BTCUSDT") -> dict[str, Any]:
+    """The trade with an id, as the stream tells it."""
+    return {
+        **{"e": "trade", "E": T0 + number * 1000 + 2, "s": symbol, "t": number},
+        **{"p": f"{91250 + number % 7}.10000000", "q": "0.00420000"},
+        **{"T": T0 + number * 1000, "m": number % 2 == 0, "M": True},
+    }
+
+
+def quote(number: int, symbol: str = "BTCUSDT") -> dict[str, Any]:
+    """The quote with an update id."""
+    return {
+        **{"u": number, "s": symbol, "b": "91250.00000000", "B": f"{number}.50000000"},
+        **{"a": "91250.10000000", "A": "0.80000000"},
+    }
+
+
+class Venue:
+    """What the venue did and does. Change its attributes at any time."""
+
+    def __init__(self) -> None:
+        self.sockets: list[ServerConnection] = []
+        self.subscribed: list[list[str]] = []
+        self.requests: list[str] = []
+        self.past: dict[str, list[int]] = {}
+        """Ids that the history has, by symbol."""
+        self.answer: Callable[[dict[str, Any]], str | None] = _acknowledge
+        self.rest_faults: list[Response] = []
+        """Answers that the next requests get."""
+        self.handshake_faults: list[Response] = []
+        self.open = True
+        self._server: Server | None = None
+
+    @property
+    def port(self) -> int:
+        assert self._server is not None
+        port: int = self._server.socket.getsockname()[1]
+        return port
+
+    @property
+    def options(self) -> str:
+        return f"ws=ws://127.0.0.1:{self.port}&rest=http://127.0.0.1:{self.port}"
+
+    def send(self, *messages: dict[str, Any] | str, to: int = -1) -> None:
+        """Send to the connection that was subscribed last, or the one numbered `to`."""
+        for message in messages:
+            text = message if isinstance(message, str) else json.dumps(_wrapped(message))
+            self.sockets[to].send(text)
+
+    def trades(self, *numbers: int, symbol: str = "BTCUSDT", past: bool = True) -> None:
+        """Send trades, which the history then has."""
+        if past:
+            self.past.setdefault(symbol, []).extend(numbers)
+        self.send(*(trade(number, symbol) for number in numbers))
+
+    def wait_for(self, connections: int) -> None:
+        """Wait until so many were subscribed in all."""
+        end = time.monotonic() + 20
+        while len(self.sockets) < connections:
+            assert time.monotonic() < end, f"only {len(self.sockets)} connections"
+            time.sleep(0.01)
+
+    def _handle(self, socket: ServerConnection) -> None:
+        try:
+            for message in socket:
+                asked = json.loads(message)
+                if answer := self.answer(asked):
+                    socket.send(answer)
+                self.subscribed.append(asked["params"])
+                self.sockets.append(socket)
+        except ConnectionClosed:
+            pass
+
+    def _request(self, socket: ServerConnection, request: Request) -> Response | None:
+        parts = urlsplit(request.path)
+        if parts.path == "/stream":
+            return self.handshake_faults.pop(0) if self.handshake_faults else None
+        self.requests.append(request.path)
+        if self.rest_faults:
+            return self.rest_faults.pop(0)
+        asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        ids = sorted(set(self.past.get(asked["symbol"], [])))
+        if "fromId" in asked:
+            ids = [n for n in ids if n >= int(asked["fromId"])][: int(asked["limit"])]
+        else:
+            ids = ids[-int(asked["limit"]) :]
+        return answer_of(200, json.dumps([_row(number) for number in ids]))
+
+
+def answer_of(status: int, body: str = "", **headers: str) -> Response:
+    """An answer of the REST interface."""
+    data = body.encode()
+    pairs = {name.replace("_", "-"): value for name, value in headers.items()}
+    kept = Headers({"Content-Length": str(len(data)), "Connection": "close", **pairs})
+    return Response(status, "Said", kept, data)
+
+
+@contextmanager
+def opened() -> Iterator[Venue]:
+    """A venue that is open."""
+    venue = Venue()
+    with serve(
+        venue._handle, "127.0.0.1", 0, process_request=venue._request, close_timeout=0.2
+    ) as server:
+        venue._server = server
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield venue
+        finally:
+            server.shutdown()
+            thread.join()
+            for socket in venue.sockets:
+                socket.close()
+
+
+def _acknowledge(asked: dict[str, Any]) -> str:
+    return json.dumps({"result": None, "id": asked["id"]})
+
+
+def _wrapped(message: dict[str, Any]) -> dict[str, Any]:
+    if "s" not in message:
+        return message
+    kind = "trade" if message.get("e") == "trade" else "bookTicker"
+    return {"stream": f"{message['s'].lower()}@{kind}", "data": message}
+
+
+def _row(number: int) -> dict[str, Any]:
+    told = trade(number)
+    return {
+        **{"id": number, "price": told["p"], "qty": told["q"], "quoteQty": "383.25"},
+        **{"time": told["T"], "isBuyerMaker": told["m"], "isBestMatch": True},
+    }
