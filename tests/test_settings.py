@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from k2 import settings
+from k2.cli.stores import access_of
 from k2.errors import BadInput
+from k2.log import Access
 from k2.settings import load_settings, unknown_variables
 
 SOURCE = Path(settings.__file__).parent
@@ -129,3 +131,34 @@ def test_every_setting_is_read(path: str) -> None:
     others = [p for p in SOURCE.rglob("*.py") if p.name != "settings.py" or p.parent != SOURCE]
     pattern = re.compile(rf"settings\.{re.escape(path)}\b")
     assert any(pattern.search(p.read_text("utf-8")) for p in others), f"{path} is never read"
+
+
+def test_a_password_is_taken_and_never_shown(tmp_path: Path) -> None:
+    found = load_settings(tmp_path, {"K2_LOG_PASSWORD": " s3cret {home} ", "K2_LOG_TLS": "on"})
+    assert found.log.access.password == " s3cret {home} "
+    assert found.log.access.tls
+    assert not found.log.registry_access.tls
+    assert "s3cret" not in repr(found)
+    shown = {value.setting.name: value.text for value in found.values}
+    assert shown["K2_LOG_PASSWORD"] == "set"
+    assert shown["K2_REGISTRY_PASSWORD"] == ""
+
+
+def test_a_switch_is_on_or_off(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="tls") as caught:
+        load_settings(tmp_path, {"K2_REGISTRY_TLS": "perhaps"})
+    assert caught.value.expected == "on or off"
+
+
+def test_a_password_may_stand_in_a_file(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    environment = {"K2_LOG_USERNAME": "k2", "K2_LOG_PASSWORD_FILE": str(secret)}
+    settings = load_settings(tmp_path, environment)
+    with pytest.raises(BadInput, match="cannot be read"):
+        access_of(settings.log.access)
+    secret.write_text("s3cret\n")
+    assert access_of(settings.log.access) == Access("k2", "s3cret")
+    assert "s3cret" not in repr(access_of(settings.log.access))
+    both = load_settings(tmp_path, {**environment, "K2_LOG_PASSWORD": "other"})
+    with pytest.raises(BadInput, match="both"):
+        access_of(both.log.access)

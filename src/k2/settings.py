@@ -8,7 +8,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +38,22 @@ class Setting:
         return self.name.removeprefix("K2_").lower()
 
 
+def _access(room: str, server: str) -> tuple[Setting, ...]:
+    """How a server is signed in to: the same settings for each."""
+    return tuple(
+        Setting(f"K2_{room}_{name}", kind, "", default, meaning.format(server=server))
+        for name, kind, default, meaning in (
+            ("USERNAME", "text", "", "Who signs in to {server}; not set: nobody does."),
+            ("PASSWORD", "secret", "", "The password for {server}; never printed."),
+            ("PASSWORD_FILE", "file", "", "A file that holds the password for {server}."),
+            ("TLS", "switch", "off", "Whether {server} is spoken to by TLS."),
+            ("CA", "file", "", "PEM file of those who may vouch for {server}; means TLS."),
+            ("CERTIFICATE", "file", "", "PEM file of K2's own certificate for {server}."),
+            ("KEY", "file", "", "PEM file of the key of that certificate."),
+        )
+    )
+
+
 SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(
         "K2_HOME",
@@ -47,6 +63,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "Folder of the embedded default: log, registry, tables and the settings file.",
     ),
     Setting("K2_LOG", "url", "", "sqlite:{home}/log.db", "The log that records go through."),
+    *_access("LOG", "the log's server"),
     Setting(
         "K2_REGISTRY",
         "url",
@@ -54,6 +71,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "embedded:{home}/registry.db",
         "The registry that keeps the schemas of the log's records.",
     ),
+    *_access("REGISTRY", "the registry's server"),
     Setting("K2_LAKE", "folder", "", "{home}/lake", "Folder of the tables and their catalog."),
     Setting(
         "K2_LOG_PARTITIONS",
@@ -132,20 +150,40 @@ SETTINGS: Final[tuple[Setting, ...]] = (
 
 @dataclass(frozen=True)
 class Value:
-    """A setting as it is: its value (None: not set), as text, and the source that it comes from."""
+    """A setting as it is: its value (None: not set), as text, and the source that it comes from.
+
+    The text of a secret says only that it is set.
+    """
 
     setting: Setting
-    value: Any
+    value: Any = field(repr=False)
     text: str
     source: str
 
 
 @dataclass(frozen=True)
+class AccessSettings:
+    """How a server is signed in to, and how the two trust each other."""
+
+    username: str | None
+    password: str | None = field(repr=False)
+    password_file: Path | None
+    tls: bool
+    ca: Path | None
+    certificate: Path | None
+    key: Path | None
+
+
+@dataclass(frozen=True)
 class LogSettings:
-    """Log and registry by URL, partitions of a new topic, what is kept of what is committed."""
+    """Log and registry by URL and how they are signed in to, partitions of a new topic, what is
+    kept of what is committed.
+    """
 
     url: str
+    access: AccessSettings
     registry: str
+    registry_access: AccessSettings
     partitions: int
     retention: timedelta
     retention_bytes: int | None
@@ -232,7 +270,9 @@ def _grouped(of: Mapping[str, Any], values: tuple[Value, ...]) -> Settings:
         home=of["K2_HOME"],
         log=LogSettings(
             url=of["K2_LOG"],
+            access=_access_of(of, "K2_LOG"),
             registry=of["K2_REGISTRY"],
+            registry_access=_access_of(of, "K2_REGISTRY"),
             partitions=of["K2_LOG_PARTITIONS"],
             retention=of["K2_LOG_RETENTION_DAYS"],
             retention_bytes=of["K2_LOG_RETENTION_BYTES"],
@@ -251,6 +291,18 @@ def _grouped(of: Mapping[str, Any], values: tuple[Value, ...]) -> Settings:
             memory=of["K2_QUERY_MEMORY"],
         ),
         values=values,
+    )
+
+
+def _access_of(of: Mapping[str, Any], server: str) -> AccessSettings:
+    return AccessSettings(
+        username=of[f"{server}_USERNAME"],
+        password=of[f"{server}_PASSWORD"],
+        password_file=of[f"{server}_PASSWORD_FILE"],
+        tls=of[f"{server}_TLS"],
+        ca=of[f"{server}_CA"],
+        certificate=of[f"{server}_CERTIFICATE"],
+        key=of[f"{server}_KEY"],
     )
 
 
@@ -293,16 +345,17 @@ def _value(
         given, source = _file_text(file[setting.key]), f"file {home / FILE_NAME}"
     else:
         given, source = setting.default, "default"
-    given = given.strip().replace("{home}", str(home))
+    if setting.kind != "secret":
+        given = given.strip().replace("{home}", str(home))
     if not given:
         if setting.default and setting.kind != "list":
             raise _unfit(setting, given, source)
         return Value(setting, None, "", source)
     try:
         value = _KINDS[setting.kind].read(given)
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         raise _unfit(setting, given, source) from error
-    return Value(setting, value, given, source)
+    return Value(setting, value, "set" if setting.kind == "secret" else given, source)
 
 
 def _file_text(value: Any) -> str:
@@ -353,6 +406,11 @@ def _read_seconds(text: str) -> timedelta:
     return timedelta(seconds=float(text))
 
 
+def _read_switch(text: str) -> bool:
+    # A TOML file says true or false.
+    return {"on": True, "true": True, "off": False, "false": False}[text.lower()]
+
+
 @dataclass(frozen=True)
 class _Kind:
     read: Callable[[str], Any]
@@ -363,6 +421,9 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "folder": _Kind(Path, "the path of a folder"),
     "url": _Kind(str, "a URL such as sqlite:/data/log.db"),
     "text": _Kind(str, "text"),
+    "secret": _Kind(str, "text"),
+    "file": _Kind(Path, "the path of a file"),
+    "switch": _Kind(_read_switch, "on or off"),
     "list": _Kind(lambda text: tuple(text.split()), "values with spaces between them"),
     "count": _Kind(_read_count, "a whole number from 1, such as 100"),
     "days": _Kind(_read_days, "a whole number of days, from 1 to 36500"),

@@ -36,7 +36,7 @@ def log(tmp_path: Path) -> Iterator[SqliteLog]:
 
 def append(log: SqliteLog, values: list[bytes]) -> int:
     (offsets,) = log.append([Append("t", 0, 1, pa.array(values, pa.binary()))])
-    return int(offsets[0])
+    return int(offsets[0]) if len(offsets) else log.end_offset("t", 0)
 
 
 def read(log: SqliteLog, offset: int = 0, max_bytes: int = 1 << 20) -> list[bytes]:

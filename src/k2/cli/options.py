@@ -5,12 +5,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from k2.cli.show import choose_output
+from k2.cli.show import choose_output, say
+from k2.cli.stores import access_of
 from k2.errors import BadInput
 from k2.settings import Settings, load_settings
 
@@ -132,6 +134,17 @@ def reader_of(settings: Settings) -> Iterator["Reader"]:
         yield reader
 
 
+def tell_unknown(reader: "Reader", symbols: tuple[str, ...], as_of: str | None) -> None:
+    """Say which of the symbols there is nothing of, and what may have been meant."""
+    if not symbols:
+        return
+    known = reader.symbols(as_of=as_of).table["symbol"].to_pylist()
+    for symbol in sorted(set(symbols) - set(known)):
+        near = get_close_matches(symbol.upper(), known, 1)
+        meant = f": did you mean {near[0]}?" if near else "; `k2 symbols` lists those there are"
+        say(f"there is no symbol {symbol}{meant}")
+
+
 def open_reader_of(settings: Settings, *, follow: bool = False) -> "Reader":
     """A reader as the settings have it; `follow` keeps the tail up to date in a thread."""
     from k2.query import open_reader
@@ -141,6 +154,8 @@ def open_reader_of(settings: Settings, *, follow: bool = False) -> "Reader":
         follow=follow,
         log=settings.log.url,
         registry=settings.log.registry,
+        log_access=access_of(settings.log.access),
+        registry_access=access_of(settings.log.registry_access),
         lake=settings.lake.folder,
         skew=settings.clock_skew,
         memory=settings.query.memory,

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from k2.errors import Unavailable
-from k2.settings import Settings
+from k2.errors import BadInput, Unavailable
+from k2.settings import AccessSettings, Settings
 
 if TYPE_CHECKING:
     from k2.ingest import WriterOptions
     from k2.lake import Lake
-    from k2.log import Log, Registry
+    from k2.log import Access, Log, Registry
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,34 @@ def opened_log(settings: Settings) -> Iterator[tuple["Log", "Registry"]]:
 
     _make_home(settings)
     with ExitStack() as stack:
-        log = stack.enter_context(closing(open_log(settings.log.url)))
-        registry = stack.enter_context(closing(open_registry(settings.log.registry)))
+        access = access_of(settings.log.access)
+        log = stack.enter_context(closing(open_log(settings.log.url, access)))
+        access = access_of(settings.log.registry_access)
+        registry = stack.enter_context(closing(open_registry(settings.log.registry, access)))
         yield log, registry
+
+
+def access_of(settings: AccessSettings) -> "Access":
+    """How a server is signed in to. Raises `BadInput` for a password file that is not there."""
+    from k2.log import Access
+
+    password = settings.password
+    if settings.password_file is not None:
+        if password is not None:
+            raise BadInput("the password and its file are both set", hint="unset one of them")
+        try:
+            password = settings.password_file.read_text("utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            place = str(settings.password_file)
+            raise BadInput("the password cannot be read", place=place) from error
+    return Access(
+        username=settings.username,
+        password=password,
+        ca=settings.ca,
+        certificate=settings.certificate,
+        key=settings.key,
+        tls=settings.tls,
+    )
 
 
 @contextmanager

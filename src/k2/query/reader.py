@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from k2.errors import NotFound
 from k2.lake import LEDGERS, RECORD_TABLES
+from k2.log import Access
 from k2.query.answer import Answer, told
 from k2.query.bars import BarsWanted, make_bars
 from k2.query.interval import parse_interval
@@ -237,6 +238,8 @@ def open_reader(
     follow: bool = False,
     log: str | None = None,
     registry: str | None = None,
+    log_access: Access | None = None,
+    registry_access: Access | None = None,
     lake: Path | None = None,
     skew: timedelta = timedelta(minutes=5),
     memory: int | None = None,
@@ -244,13 +247,22 @@ def open_reader(
 ) -> Reader:
     """A reader of the lake and log below `home`; `follow` keeps the tail up to date in a thread.
 
-    `log`, `registry` (URLs) and `lake` (a folder) are elsewhere if given; `skew` is the writer's
-    own. Queries use `memory` bytes together, and go to disk beyond it.
+    `log`, `registry` (URLs, signed in to by their accesses) and `lake` (a folder) are elsewhere if
+    given; `skew` is the writer's own. Queries use `memory` bytes together, beyond it they go to
+    disk.
     """
     # Imported here: it takes longer to load than all the rest.
     from k2.query.duckdb import DuckDB
 
-    state = State(home, log=log, registry=registry, lake=lake, skew=skew)
+    state = State(
+        home,
+        log=log,
+        registry=registry,
+        log_access=log_access,
+        registry_access=registry_access,
+        lake=lake,
+        skew=skew,
+    )
     engine = DuckDB(folders=[state.lake.folder / "tables"], memory=memory, spill=home / "spill")
     pulse = Pulse(state, clock)
     if follow:

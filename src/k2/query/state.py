@@ -12,7 +12,7 @@ import pyarrow as pa
 from k2.errors import BadInput, NotFound
 from k2.ingest import Pinned, Tail
 from k2.lake import LEDGERS, RECORD_TABLES, Lake, Snapshot, definition, open_lake
-from k2.log import EXCHANGES_TOPIC, Log, open_log, open_registry
+from k2.log import EXCHANGES_TOPIC, Access, Log, open_log, open_registry
 from k2.model import Exchange, Topic
 from k2.query.page import Page
 from k2.query.port import LogRange, Pin, Source
@@ -35,13 +35,17 @@ class State:
         *,
         log: str | None = None,
         registry: str | None = None,
+        log_access: Access | None = None,
+        registry_access: Access | None = None,
         lake: Path | None = None,
         skew: timedelta = timedelta(minutes=5),
     ) -> None:
         with ExitStack() as stack:
-            self.log: Log = stack.enter_context(closing(open_log(log or home / "log.db")))
+            self.log: Log = stack.enter_context(
+                closing(open_log(log or home / "log.db", log_access))
+            )
             self._registry = stack.enter_context(
-                closing(open_registry(registry or home / "registry.db"))
+                closing(open_registry(registry or home / "registry.db", registry_access))
             )
             self.lake: Lake = stack.enter_context(closing(open_lake(lake or home / "lake")))
             self.tail = Tail(self.log, self._registry, self.lake, skew, _TAIL_ROWS)

@@ -15,6 +15,7 @@ import click
 from k2.cli.machine import url_of
 from k2.cli.options import output_options, settings_option
 from k2.cli.show import Output
+from k2.cli.stores import access_of
 from k2.errors import K2Error
 from k2.settings import Settings
 
@@ -92,7 +93,7 @@ def _log(settings: Settings) -> _Finding:
 
     if not settings.home.is_dir():
         return _Finding(_ABSENT, settings.log.url)
-    with closing(open_log(settings.log.url)) as log:
+    with closing(open_log(settings.log.url, access_of(settings.log.access))) as log:
         places = [(topic, n) for topic, count in log.topics().items() for n in range(count)]
         records = sum(log.end_offset(*place) - log.start_offset(*place) for place in places)
         size = sum(log.size(*place) for place in places)
@@ -104,7 +105,8 @@ def _registry(settings: Settings) -> _Finding:
 
     if not settings.home.is_dir():
         return _Finding(_ABSENT, settings.log.registry)
-    with closing(open_registry(settings.log.registry)) as registry:
+    access = access_of(settings.log.registry_access)
+    with closing(open_registry(settings.log.registry, access)) as registry:
         return _Finding(_OK, f"{len(registry.subjects())} subjects")
 
 
