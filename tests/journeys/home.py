@@ -3,6 +3,7 @@
 The processes fork from a server that has everything imported: two hundred of them are quick.
 """
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -15,7 +16,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Final
 
-from k2.errors import Fenced
 from k2.ingest import CommitLimits, Writer, WriterOptions
 from k2.lake import Lake, open_lake
 from k2.lake.catalog import Catalog
@@ -23,7 +23,10 @@ from k2.log import Log, Registry, open_log, open_registry
 
 SKEW: Final = timedelta(minutes=5)
 STEPS: Final = ("files", "commit", "before swap", "after swap", "answer")
-FENCED: Final = 7
+CALM: Final = "calm"
+"""While there is a file of this name, no blow falls."""
+OVERTAKEN: Final = "overtaken"
+"""File that gets a line whenever a writer finds that another was faster, and reads again."""
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(
@@ -75,10 +78,19 @@ class Blow:
 
 
 def start_writer(folder: Path, blow: Blow | None, *, until_caught_up: bool) -> BaseProcess:
-    """A writer in a process of its own, that commits about twenty times a second."""
+    """A writer in a process of its own, that commits about twenty times a second.
+
+    One that does not end once caught up shares the work with others, until SIGTERM.
+    """
     process = processes.Process(target=_write, args=(folder, blow, until_caught_up), daemon=True)
     process.start()
     return process
+
+
+def overtaken(folder: Path) -> int:
+    """How often a writer found that another had been faster."""
+    file = folder / OVERTAKEN
+    return len(file.read_text().splitlines()) if file.exists() else 0
 
 
 def wait_until_stopped(process: BaseProcess) -> None:
@@ -98,7 +110,8 @@ def _write(folder: Path, blow: Blow | None, until_caught_up: bool) -> None:
 
     def step(name: str) -> None:
         taken[name] += 1
-        if blow is not None and (name, taken[name]) == (blow.step, blow.nth):
+        due = blow is not None and (name, taken[name]) == (blow.step, blow.nth)
+        if blow is not None and due and not (folder / CALM).exists():
             os.kill(os.getpid(), blow.signal)
             # The signal may reach another thread first: this one must not go on meanwhile.
             time.sleep(0.1)
@@ -112,15 +125,20 @@ def _write(folder: Path, blow: Blow | None, until_caught_up: bool) -> None:
         return swapped
 
     Catalog.swap = swap_in_steps  # type: ignore[method-assign,assignment]
+    ended: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: ended.append(number))
+    warned = logging.FileHandler(folder / OVERTAKEN)
+    warned.addFilter(lambda record: "reading again" in record.getMessage())
+    logging.getLogger("k2.ingest").addHandler(warned)
     limits = CommitLimits(rows=2_000, interval=timedelta(milliseconds=50))
     options = WriterOptions(limits=limits, skew=SKEW)
     with open_home(folder) as home:
-        try:
-            Writer(home.log, home.registry, home.lake, options, on_step=step).run(
-                lambda: False, until_caught_up=until_caught_up
-            )
-        except Fenced:
-            os._exit(FENCED)
+        member = None if until_caught_up else home.log.join("writers")
+        Writer(home.log, home.registry, home.lake, options, on_step=step, membership=member).run(
+            lambda: bool(ended), until_caught_up=until_caught_up
+        )
+        if member is not None:
+            member.leave()
 
 
 def now() -> datetime:

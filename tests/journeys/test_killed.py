@@ -14,13 +14,13 @@ from k2.ingest import audit, table_of
 from k2.log import Producer
 from k2.model import Topic
 from tests.journeys.home import (
-    FENCED,
     STEPS,
     Blow,
     Home,
     ledger,
     now,
     open_home,
+    overtaken,
     start_writer,
     wait_until_stopped,
 )
@@ -113,7 +113,6 @@ def test_a_stopped_writer_that_wakes_up_changes_nothing(tmp_path: Path) -> None:
         # One table, so that one thread commits: stopped at a step, it holds no lock. (Frozen within
         # SQLite's own lock it would keep the others waiting until it wakes, and nothing else.)
         feed = open_feed(f"{FAULTY}&kinds=trades", None, now)
-        ended: Counter[int | None] = Counter()
         for number in range(25):
             feed_some(feed, producer, 4_000)
             blow = Blow(STEPS[number % len(STEPS)], chance.randrange(1, 3), signal.SIGSTOP)
@@ -127,8 +126,7 @@ def test_a_stopped_writer_that_wakes_up_changes_nothing(tmp_path: Path) -> None:
                 assert sleeper.pid is not None
                 os.kill(sleeper.pid, signal.SIGCONT)
             sleeper.join(60)
-            ended[sleeper.exitcode] += 1
-            assert sleeper.exitcode in (0, FENCED)
+            assert sleeper.exitcode == 0
             assert_exact(home)
-        assert ended[FENCED] > 0, ended
+        assert overtaken(tmp_path) > 5
         assert places_in_lake(home) == places_in_log(home)

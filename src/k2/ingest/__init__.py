@@ -3,9 +3,10 @@
 from k2.ingest.audit import Audit, PartitionAudit, audit
 from k2.ingest.decide import Decided, Decider, table_of
 from k2.ingest.follow import Follower
-from k2.ingest.settle import Fates, fates_of, settle, writing
+from k2.ingest.loss import accept_loss
+from k2.ingest.settle import Fates, fates_of, following, settle, writing
 from k2.ingest.tail import Pinned, Tail
-from k2.ingest.writer import CommitLimits, Retention, Writer, WriterOptions
+from k2.ingest.writer import CommitLimits, Retention, Writer, WriterOptions, group_of
 
 __all__ = [
     "Audit",
@@ -20,8 +21,11 @@ __all__ = [
     "Tail",
     "Writer",
     "WriterOptions",
+    "accept_loss",
     "audit",
     "fates_of",
+    "following",
+    "group_of",
     "settle",
     "table_of",
     "writing",

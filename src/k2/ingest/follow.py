@@ -4,10 +4,10 @@ Comes in: a snapshot, whose offsets say where to begin. Goes out: `Decided` runs
 each partition. Writer and tail both follow, so that an answer now equals the one after the commit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 
-from k2.errors import Broken, K2Error, NotFound, Refused, Unavailable
+from k2.errors import Broken, Conflict, K2Error, NotFound, Refused, Unavailable
 from k2.ingest.decide import Decided, Decider
 from k2.ingest.known import Known
 from k2.lake import LakeTable, Snapshot
@@ -21,7 +21,10 @@ class Follower:
     One thread at a time.
 
     `waiting` names the topics that cannot go on now, with the error that says why: an exchange
-    that nobody declared, a schema that this K2 is too old for, a registry that is away.
+    that nobody declared, a schema that this K2 is too old for, a registry that is away. `stopped`
+    names the partitions, as (topic, partition), of which log and table do not belong together:
+    the log is shorter than the table's offsets, was trimmed past them, or was made anew. Nothing
+    more of them is read here.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class Follower:
     ) -> None:
         self.kind = kind
         self.waiting: dict[str, K2Error] = {}
+        self.stopped: dict[tuple[str, int], K2Error] = {}
         self.next_offset: dict[str, dict[int, int]] = {}
         self._log = log
         self._registry = registry
@@ -59,9 +63,13 @@ class Follower:
         """Identity of each topic that was followed."""
         return self._log_ids
 
-    def advance(self, snapshot: Snapshot) -> None:
-        """Look known records up in a later snapshot from now on."""
-        self._known.advance(snapshot)
+    def advance(self, snapshot: Snapshot, others: Sequence[str] = ()) -> None:
+        """Look known records up in a later snapshot from now on.
+
+        `others`: its files with rows that were not decided here. Raises `Conflict` where these
+        could change what was decided and is not committed.
+        """
+        self._known.advance(snapshot, others)
         for topic, offsets in snapshot.offsets.items():
             mine = self.next_offset.get(topic, {})
             for partition, offset in offsets.next_offset.items():
@@ -72,18 +80,21 @@ class Follower:
         """Keep what is known of identities, for whoever starts next."""
         self._known.save()
 
-    def poll(self, max_bytes: int) -> list[Decided]:
+    def poll(
+        self, max_bytes: int, owned: Mapping[str, Iterable[int]] | None = None
+    ) -> list[Decided]:
         """Decide about `max_bytes` more of each topic's messages; empty means "none yet".
 
-        Raises `Broken` when the log is not the one that the table was written from: shorter than
-        the table's offsets, trimmed past them, or made anew.
+        `owned`: the partitions of each topic that are to be read, all of them if None. Raises
+        `Conflict` when a topic was made anew since it was first read here.
         """
         decided = []
         for name, partitions in self._log.topics().items():
             topic = Topic.parse(name)
             if topic is None or topic.kind != self.kind:
                 continue
-            batches = self._read(name, partitions, max_bytes)
+            mine = range(partitions) if owned is None else sorted(owned.get(name, ()))
+            batches = self._read(name, [p for p in mine if p < partitions], max_bytes)
             if not batches:
                 continue
             try:
@@ -95,61 +106,78 @@ class Follower:
             self.next_offset[name].update(decided[-1].next_offset)
         return decided
 
+    def is_committed(self, topic: str, partition: int) -> bool:
+        """Whether all that was read of the partition is in the snapshot."""
+        read = self.next_offset.get(topic, {}).get(partition)
+        committed = self.snapshot.offsets.get(topic)
+        return read is None or (
+            committed is not None and committed.next_offset.get(partition) == read
+        )
+
     def lag(self) -> int:
         """Messages between what was decided and the log's end."""
         lag = 0
         for name, partitions in self._log.topics().items():
             topic = Topic.parse(name)
             if topic is not None and topic.kind == self.kind:
-                mine = self._begin(name, partitions)
-                lag += sum(self._log.end_offset(name, p) - mine[p] for p in range(partitions))
+                for partition in range(partitions):
+                    if self._begin(name, partition):
+                        offset = self.next_offset[name][partition]
+                        lag += self._log.end_offset(name, partition) - offset
         return lag
 
-    def _read(self, topic: str, partitions: int, max_bytes: int) -> list[Batch]:
-        batches = []
-        mine = self._begin(topic, partitions)
-        for partition in range(partitions):
-            offset = mine[partition]
+    def _read(self, topic: str, partitions: Sequence[int], max_bytes: int) -> list[Batch]:
+        batches: list[Batch] = []
+        for partition in partitions:
+            if not self._begin(topic, partition):
+                continue
+            offset = self.next_offset[topic][partition]
             end = self._log.end_offset(topic, partition)
             if offset < end:
-                batches += self._log.read(topic, partition, offset, max_bytes)
+                batches += self._read_partition(topic, partition, offset, max_bytes)
             elif offset > end:
-                raise self._shorter(topic, partition, offset, end)
+                self._stop(topic, partition, _shorter(offset, end))
+        if batches and self._log.identity(topic) != self._log_ids[topic]:
+            # After reading: what was read before a topic is made anew is of the old one.
+            raise Conflict("the topic was made anew", place=topic)
         return batches
 
-    def _begin(self, topic: str, partitions: int) -> dict[int, int]:
-        """Where to go on in each partition, found and checked when it is first met."""
-        mine = self.next_offset.setdefault(topic, {})
-        if len(mine) == partitions:
-            return mine
-        self._log_ids[topic] = log_id = self._log.identity(topic)
-        committed = self.snapshot.offsets.get(topic)
-        if committed is not None and committed.log_id != log_id:
-            raise Broken(
-                "the topic was made anew: this is another log than the table was written from",
-                place=topic,
-                found=log_id,
-                expected=committed.log_id,
-            )
-        for partition in range(partitions):
+    def _read_partition(
+        self, topic: str, partition: int, offset: int, max_bytes: int
+    ) -> list[Batch]:
+        try:
+            return self._log.read(topic, partition, offset, max_bytes)
+        except NotFound:
             start = self._log.start_offset(topic, partition)
-            offset = committed.next_offset.get(partition) if committed else None
-            if offset is not None and offset < start:
-                raise Broken(
-                    f"the log begins at offset {start}, and the table needs {offset}: "
-                    f"{start - offset} records were deleted before they were committed",
-                    place=f"{topic}[{partition}]",
-                )
-            mine.setdefault(partition, start if offset is None else offset)
-        return mine
+            if start <= offset:
+                raise
+            self._stop(topic, partition, _trimmed(offset, start))
+            return []
 
-    def _shorter(self, topic: str, partition: int, offset: int, end: int) -> Broken:
-        return Broken(
-            f"the log ends at offset {end}, and the table was committed up to {offset}: "
-            "the log lost what the table holds",
-            place=f"{topic}[{partition}]",
-            hint="restore the log, or its copy; `k2 audit` names the first offset that differs",
-        )
+    def _begin(self, topic: str, partition: int) -> bool:
+        """Whether the partition can be read; where, is found when it is first met."""
+        if (topic, partition) in self.stopped:
+            return False
+        mine = self.next_offset.setdefault(topic, {})
+        if partition in mine:
+            return True
+        if topic not in self._log_ids:
+            self._log_ids[topic] = self._log.identity(topic)
+        start = self._log.start_offset(topic, partition)
+        committed = self.snapshot.offsets.get(topic)
+        if committed is not None and committed.log_id != self._log_ids[topic]:
+            self._stop(topic, partition, _made_anew(committed.log_id, self._log_ids[topic]))
+            return False
+        offset = committed.next_offset.get(partition) if committed else None
+        if offset is not None and offset < start:
+            self._stop(topic, partition, _trimmed(offset, start))
+            return False
+        mine[partition] = start if offset is None else offset
+        return True
+
+    def _stop(self, topic: str, partition: int, error: Broken) -> None:
+        error.place = f"{topic}[{partition}]"
+        self.stopped[topic, partition] = error
 
     def _decider(self, topic: Topic) -> Decider:
         name = str(topic)
@@ -176,3 +204,28 @@ class Follower:
                 place=str(topic),
                 hint="feeds and mappings declare their exchanges; the records wait in the log",
             ) from error
+
+
+def _shorter(offset: int, end: int) -> Broken:
+    return Broken(
+        f"the log ends at offset {end}, and the table was committed up to {offset}: "
+        "the log lost what the table holds",
+        hint="restore the log, or its copy; `k2 audit` names the first offset that differs",
+    )
+
+
+def _trimmed(offset: int, start: int) -> Broken:
+    return Broken(
+        f"the log begins at offset {start}, and the table needs {offset}: "
+        f"{start - offset} records were deleted before they were committed",
+        hint="`k2 ingest --accept-loss` goes on behind them; they stay in the gap ledger",
+    )
+
+
+def _made_anew(before: str, now: str) -> Broken:
+    return Broken(
+        "the topic was made anew: this is another log than the table was written from",
+        found=now,
+        expected=before,
+        hint="a writer begins at its start, and keeps the rows of the old one",
+    )

@@ -17,7 +17,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from k2.ingest.marks import ID_COLUMN, NO_MARK, Name, read_marks, save_marks, to_numbers
+from k2.errors import Conflict
+from k2.ingest.marks import (
+    ID_COLUMN,
+    NO_MARK,
+    Name,
+    raise_marks,
+    read_marks,
+    save_marks,
+    symbols_in,
+    symbols_of,
+    to_numbers,
+)
 from k2.lake import LakeTable, Snapshot
 from k2.model import latest, micros
 
@@ -61,16 +72,33 @@ class Known:
         self._pending: list[pa.Table] = []
         self._marks: dict[Name, int] | None = None
 
-    def advance(self, snapshot: Snapshot) -> None:
-        """Go on from a later snapshot: pending rows that it holds are forgotten here."""
-        self.snapshot = snapshot
+    def advance(self, snapshot: Snapshot, others: Sequence[str] = ()) -> None:
+        """Go on from a later snapshot: pending rows that it holds are forgotten here.
+
+        `others`: its files with rows that were not decided here. Raises `Conflict` if one of them
+        might be the same record as one that is pending.
+        """
         kept = (past(table, snapshot) for table in self._pending)
         self._pending = [table for table in kept if table.num_rows]
+        if others and self._pending:
+            mine = set().union(*map(symbols_of, self._pending))
+            shared = symbols_in(others) & mine
+            if shared:
+                raise Conflict(
+                    "another writer has committed records of the same symbols",
+                    place=f"{snapshot.table}: {min(shared)}",
+                )
+        if self._marks is not None:
+            # Before the snapshot: what is saved meanwhile must cover all that it says.
+            raise_marks(self._marks, others, self.kind)
+        self.snapshot = snapshot
 
     def save(self) -> None:
         """Keep the high-water marks for whoever starts next. They cover the snapshot and more."""
         if self._marks is not None:
-            save_marks(self._table, self.snapshot.sequence, dict(self._marks))
+            # The snapshot first: marks only ever rise, and then cover it.
+            sequence = self.snapshot.sequence
+            save_marks(self._table, sequence, dict(self._marks))
 
     def remember(self, rows: pa.Table) -> None:
         """Hold rows that were decided and found new, until a snapshot has them."""

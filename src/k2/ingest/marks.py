@@ -6,7 +6,7 @@ now and then, so that a start reads only the files committed since; what is kept
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -27,6 +27,7 @@ ID_COLUMN: Final = {"trades": "trade_id", "quotes": "source_sequence"}
 """The column that holds a record's id, for kinds that have one."""
 
 NO_MARK: Final = np.iinfo(np.int64).min
+_SYMBOL: Final = ("exchange", "symbol")
 _DIGITS_MAX: Final = 18
 _FILES_AT_ONCE: Final = 64
 _KEPT: Final = 2
@@ -44,11 +45,44 @@ _SCHEMA: Final = pa.schema(
 def read_marks(table: LakeTable, snapshot: Snapshot, kind: str) -> dict[Name, int]:
     """The marks of everything that the snapshot holds."""
     since, marks = _kept(table, snapshot)
-    files = [f.path for f in snapshot.files.select() if f.sequence > since]
+    raise_marks(marks, [f.path for f in snapshot.files.since(since)], kind)
+    return marks
+
+
+def raise_marks(marks: dict[Name, int], files: Sequence[str], kind: str) -> None:
+    """Have the marks cover the rows of these files too."""
     for first in range(0, len(files), _FILES_AT_ONCE):
         for name, number in _marks_of(files[first : first + _FILES_AT_ONCE], kind):
             marks[name] = max(marks.get(name, NO_MARK), number)
-    return marks
+
+
+def symbols_in(files: Iterable[str]) -> set[tuple[str, str]]:
+    """Every (exchange, symbol) that the files have rows of; "" for what a row does not have."""
+    found: set[tuple[str, str]] = set()
+    for path in files:
+        file = pq.ParquetFile(path, read_dictionary=list(_SYMBOL))
+        columns = [name for name in _SYMBOL if name in file.schema_arrow.names]
+        for group in file.iter_batches(columns=columns):
+            found |= symbols_of(pa.table(group))
+    return found
+
+
+def symbols_of(rows: pa.Table) -> set[tuple[str, str]]:
+    """Every (exchange, symbol) of the rows: dictionary columns, which may lack either."""
+    found: set[tuple[str, str]] = set()
+    for batch in rows.select([n for n in _SYMBOL if n in rows.column_names]).to_batches():
+        codes = np.zeros(batch.num_rows, np.int64)
+        names: list[tuple[str, ...]] = [()]
+        for name in _SYMBOL:
+            if name not in batch.schema.names:
+                names = [(*known, "") for known in names]
+                continue
+            values = [*batch[name].dictionary.to_pylist(), ""]
+            indices = pc.fill_null(batch[name].indices, len(values) - 1).to_numpy()
+            codes = codes * len(values) + indices
+            names = [(*known, value) for known in names for value in values]
+        found |= {(names[code][0], names[code][1]) for code in np.unique(codes).tolist()}
+    return found
 
 
 def save_marks(table: LakeTable, sequence: int, marks: dict[Name, int]) -> None:

@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from k2.errors import Fenced
 from k2.ingest.decide import table_of
 from k2.ingest.writer import Writer
 from k2.lake import Lake
@@ -46,21 +45,48 @@ class Fates:
 
 @contextmanager
 def writing(lake_folder: Path) -> Iterator[bool]:
-    """Hold the sign that a writer runs on this lake; yields whether it was free.
+    """Hold the sign that a writer is alone on this lake; yields whether there was none.
 
     Only a sign, so that a load need not commit beside a writer: exactness is the tables' business.
     """
+    with _opened(lake_folder) as handle:
+        yield _lock(handle, fcntl.LOCK_EX)
+
+
+@contextmanager
+def following(lake_folder: Path) -> Iterator[Callable[[], bool]]:
+    """Hold the sign that a writer runs on this lake, which any number may hold at once.
+
+    Yields a function that says whether it is held, and tries again if not: a load may be alone
+    there at first.
+    """
+    with _opened(lake_folder) as handle:
+        held = _lock(handle, fcntl.LOCK_SH)
+
+        def is_held() -> bool:
+            nonlocal held
+            held = held or _lock(handle, fcntl.LOCK_SH)
+            return held
+
+        yield is_held
+
+
+@contextmanager
+def _opened(lake_folder: Path) -> Iterator[int]:
     lake_folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(lake_folder / "writer.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        yield handle
     finally:
         os.close(handle)
+
+
+def _lock(handle: int, how: int) -> bool:
+    try:
+        fcntl.flock(handle, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def settle(
@@ -77,10 +103,7 @@ def settle(
     while not stop() and not _is_committed(lake, sent):
         with writing(lake_folder) as free:
             if free:
-                try:
-                    open_writer().run(stop, until_caught_up=True)
-                except Fenced:
-                    continue  # a writer has begun meanwhile: it commits what is left
+                open_writer().run(stop, until_caught_up=True)
                 if _is_committed(lake, sent):
                     return
         time.sleep(_LOOK)

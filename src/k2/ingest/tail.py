@@ -69,20 +69,22 @@ class _KindTail:
         self._kind = kind
         self._lock = threading.Lock()
         self._runs: list[Decided] = []
-        self._follower = self._begin(self._table.snapshot())
         self._joined: pa.Table | None = None
+        self._follower = self._begin(self._table.snapshot())
 
     def _begin(self, snapshot: Snapshot) -> Follower:
-        self._runs = []
+        self._runs, self._joined = [], None
         tail = self._tail
         return Follower(self._kind, tail._log, tail._registry, self._table, snapshot, tail._skew)
 
     def pin(self) -> Pinned:
         with self._lock:
             snapshot = self._table.snapshot()
-            if snapshot.sequence != self._follower.snapshot.sequence:
+            if self._follower.stopped:
+                self._follower = self._begin(snapshot)
+            elif snapshot.sequence != self._follower.snapshot.sequence:
                 self._advance(snapshot)
-            while runs := self._follower.poll(_READ_BYTES):
+            while runs := self._poll(snapshot):
                 self._runs += runs
                 self._joined = None
                 if sum(run.rows.num_rows for run in self._runs) > self._tail._limit:
@@ -92,10 +94,19 @@ class _KindTail:
                         retry_after=5,
                         hint="start it with `k2 ingest`; `k2 doctor` says what is up",
                     )
+            for error in self._follower.stopped.values():
+                raise error
             if self._joined is None:
                 self._joined = self._join(snapshot)
             offsets = {t: dict(p) for t, p in self._follower.next_offset.items()}
             return Pinned(snapshot, self._joined, offsets)
+
+    def _poll(self, snapshot: Snapshot) -> list[Decided]:
+        try:
+            return self._follower.poll(_READ_BYTES)
+        except Conflict:
+            self._follower = self._begin(snapshot)
+            raise
 
     def _advance(self, snapshot: Snapshot) -> None:
         if snapshot.sequence < self._follower.snapshot.sequence:
@@ -115,9 +126,12 @@ class _KindTail:
 
 
 def _overtaken(follower: Follower, snapshot: Snapshot) -> bool:
-    """Whether the snapshot has committed past what was decided here: then decide anew from it."""
+    """Whether the snapshot has committed past what was decided here, or goes by another log: then
+    decide anew from it.
+    """
     return any(
-        offset > follower.next_offset.get(topic, {}).get(partition, 0)
+        offsets.log_id != follower.log_ids.get(topic, offsets.log_id)
+        or offset > follower.next_offset.get(topic, {}).get(partition, 0)
         for topic, offsets in snapshot.offsets.items()
         for partition, offset in offsets.next_offset.items()
     )

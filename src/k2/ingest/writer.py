@@ -2,35 +2,25 @@
 
 Comes in: messages, from the tables' own offsets on. Goes out: one Iceberg commit a batch, with its
 rows, its ledgers' files and the next offsets, by compare and swap. Killed at any moment it goes on
-from the tables' offsets and repeats nothing; one that was overtaken cannot commit.
+from the tables' offsets and repeats nothing; one that was overtaken cannot commit, and reads again.
 """
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from k2.errors import Conflict, Fenced, Unavailable
+from k2.errors import Conflict, NotFound, Unavailable
+from k2.ingest.batch import Batch, Committed, commit_batch, moved_by
 from k2.ingest.decide import Decided, table_of
 from k2.ingest.follow import Follower
-from k2.lake import (
-    Commit,
-    Lake,
-    LakeTable,
-    Offsets,
-    Snapshot,
-    TopicOffsets,
-    WrittenFile,
-    sort_indices,
-)
-from k2.log import Log, Registry, retain
-from k2.model import CLOCK_SKEW, Exchange, kinds
+from k2.ingest.loss import note_losses
+from k2.lake import Lake, Offsets, Snapshot
+from k2.log import Log, Membership, Registry, retain
+from k2.model import CLOCK_SKEW, kinds
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +29,11 @@ _IDLE: Final = timedelta(milliseconds=10)
 _ABSORB_EVERY: Final = timedelta(seconds=10)
 _CLEAN_EVERY: Final = timedelta(minutes=10)
 _RETAIN_EVERY: Final = timedelta(minutes=1)
+_LOOK_EVERY: Final = timedelta(seconds=1)
 
 Step = Callable[[str], None]
+Owned = Mapping[str, Collection[int]]
+"""The partitions of each topic that a writer reads."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +70,10 @@ class WriterOptions:
 class Writer:
     """Brings every kind of record from the log into the tables. `run` it from one thread.
 
-    `on_step` is told the name of each step of a commit before it is taken, for tests that stop or
-    kill the writer there.
+    With a `membership` it reads the partitions that are its own, else all of them. Others may
+    commit meanwhile: what they were faster with is read again and decided again. `on_step` is told
+    the name of each step of a commit before it is taken, for tests that stop or kill the writer
+    there.
     """
 
     def __init__(
@@ -88,23 +83,27 @@ class Writer:
         lake: Lake,
         options: WriterOptions,
         on_step: Step = lambda step: None,
+        membership: Membership | None = None,
     ) -> None:
         self._log = log
         self._lake = lake
         self._options = options
-        self._on_step = on_step
+        self._membership = membership
         self._lines = {kind: _Line(kind, log, registry, lake, options, on_step) for kind in kinds()}
         self._retained = -_RETAIN_EVERY.total_seconds()
 
     def run(self, stop: Callable[[], bool], *, until_caught_up: bool = False) -> None:
         """Follow the log until `stop()`, or until all that it holds is committed.
 
-        Raises `Fenced` when another writer took over, `Broken` when log and tables do not belong
-        together, `Unavailable` when caught up but for topics that have to wait.
+        Raises, when caught up, what topics have to wait for: `Unavailable`, or `Broken` where log
+        and tables do not belong together. These stop a partition, and no other.
         """
         try:
             while not stop():
-                moved = [line.step(at_once=until_caught_up) for line in self._lines.values()]
+                moved = [
+                    line.step(self._owned(), at_once=until_caught_up)
+                    for line in self._lines.values()
+                ]
                 self._retain()
                 if any(moved):
                     continue
@@ -119,9 +118,13 @@ class Writer:
         if until_caught_up:
             self._raise_waiting()
 
+    def _owned(self) -> Owned | None:
+        # Asked before each line's step: one may take long, and asking is the sign of life.
+        return None if self._membership is None else self._membership.partitions()
+
     def _raise_waiting(self) -> None:
         for line in self._lines.values():
-            for error in line.waiting.values():
+            for error in line.waiting:
                 raise error
 
     def _retain(self) -> None:
@@ -129,20 +132,38 @@ class Writer:
         if now - self._retained < _RETAIN_EVERY.total_seconds():
             return
         self._retained = now
-        safe = {
-            (topic, partition): offset
-            for line in self._lines.values()
-            for topic, offsets in line.committed.items()
-            for partition, offset in offsets.next_offset.items()
-        }
         keep = self._options.retention
         retain(
             self._log,
-            safe,
+            committed_offsets(self._log, [line.offsets() for line in self._lines.values()]),
             max_age=keep.max_age,
             max_bytes=keep.max_bytes,
             now=datetime.now(UTC),
         )
+
+
+def group_of(lake: Lake) -> str:
+    """Name of the group in which the writers of this lake divide the log's partitions.
+
+    Another lake that follows the same log has another.
+    """
+    return f"k2-writers-{lake.table('trades').head().metadata['table-uuid']}"
+
+
+def committed_offsets(log: Log, tables: Sequence[Offsets]) -> dict[tuple[str, int], int]:
+    """By (topic, partition) the offset up to which (exclusive) the tables hold what this log does.
+
+    A topic that is gone, or was made anew, is left out.
+    """
+    found: dict[tuple[str, int], int] = {}
+    for topic, of in ((topic, of) for offsets in tables for topic, of in offsets.items()):
+        try:
+            if log.identity(topic) != of.log_id:
+                continue
+        except NotFound:
+            continue
+        found |= {(topic, partition): offset for partition, offset in of.next_offset.items()}
+    return found
 
 
 class _Line:
@@ -167,49 +188,99 @@ class _Line:
         # One thread a table: commits of a table follow each other, and reading goes on meanwhile.
         self._committer = ThreadPoolExecutor(1, thread_name_prefix=f"commit-{kind}")
         self._absorbed_at = self._cleaned_at = time.monotonic()
+        self._owned: Owned | None = None
         self._begin()
 
     def _begin(self) -> None:
+        """From the table's offsets on, with nothing gathered."""
         snapshot = self._table.snapshot()
         self._follower = Follower(
             self._kind, self._log, self._registry, self._table, snapshot, self._options.skew
         )
-        self._offsets: Offsets = dict(snapshot.offsets)
         self._gathered: list[Decided] = []
         self._since = 0.0
-        self._commit: Future[Snapshot] | None = None
+        self._commit: Future[Committed] | None = None
         self._not_before = 0.0
+        self._look_at = 0.0
 
     @property
-    def waiting(self) -> Mapping[str, Exception]:
-        """Topics that cannot go on, and why."""
-        return self._follower.waiting
+    def waiting(self) -> Sequence[Exception]:
+        """Why topics or partitions cannot go on."""
+        return [*self._follower.waiting.values(), *self._follower.stopped.values()]
 
-    @property
-    def committed(self) -> Mapping[str, TopicOffsets]:
-        """Offsets that the table holds."""
-        return self._follower.snapshot.offsets
+    def offsets(self) -> Offsets:
+        """What the table holds of all partitions, also of those that others read."""
+        return self._table.snapshot().offsets
 
-    def step(self, *, at_once: bool) -> bool:
+    def step(self, owned: Owned | None, *, at_once: bool) -> bool:
         """Do what can be done now without waiting; whether there was anything to do.
 
-        `at_once`: commit as soon as nothing more is to be read.
+        `owned`: the partitions that are to be read, all if None. `at_once`: commit as soon as
+        nothing more is to be read.
         """
         self._settle()
         if time.monotonic() < self._not_before:
             return False
         self._not_before = 0.0
+        self._own(owned)
         moved = False
         if not self._is_full():
-            runs = self._follower.poll(_READ_BYTES)
-            if runs and not self._gathered:
-                self._since = time.monotonic()
-            self._gathered += runs
-            moved = bool(runs)
+            moved = self._poll(owned)
         if self._commit is None and self._gathered and (self._is_due() or (at_once and not moved)):
             self._start_commit()
             moved = True
-        return moved
+        return self._look_at_stopped() or moved
+
+    def _own(self, owned: Owned | None) -> None:
+        """What was lost to others is dropped; what was gained begins where they left it."""
+        if owned == self._owned:
+            return
+        self._owned = owned
+        self._wait()
+        met = {(t, p) for t, offsets in self._follower.next_offset.items() for p in offsets}
+        met |= self._follower.stopped.keys()
+        mine = None if owned is None else {(t, p) for t, found in owned.items() for p in found}
+        if mine is not None and met <= mine:
+            self._advance(self._table.snapshot(), [])
+        else:
+            self._begin()
+
+    def _poll(self, owned: Owned | None) -> bool:
+        try:
+            runs = self._follower.poll(_READ_BYTES, owned)
+        except Conflict as error:
+            logger.warning("%s: %s; reading again", self._table.name, error)
+            self._wait()
+            self._begin()
+            return True
+        if runs and not self._gathered:
+            self._since = time.monotonic()
+        self._gathered += runs
+        return bool(runs)
+
+    def _look_at_stopped(self) -> bool:
+        """Say what is wrong with partitions that stopped; whether one of them can go on."""
+        now = time.monotonic()
+        if not self._follower.stopped or now < self._look_at:
+            return False
+        if not self._look_at:
+            for error in self._follower.stopped.values():
+                logger.error("%s: %s", self._table.name, error)
+        self._look_at = now + _LOOK_EVERY.total_seconds()
+        before = self._follower.snapshot.offsets
+        idle = [
+            (topic, partition)
+            for topic, partition in self._follower.stopped
+            # What was read of it is committed: the loss begins at the table's offset.
+            if self._follower.is_committed(topic, partition)
+        ]
+        note_losses(self._log, self._lake, self._table, idle, datetime.now(UTC))
+        after = self._table.snapshot().offsets
+        if all(_offset(before, place) == _offset(after, place) for place in idle):
+            return False
+        self._wait()
+        self._begin()
+        return True
 
     def is_done(self) -> bool:
         """Whether all that the log holds of this kind is committed, or has to wait."""
@@ -253,26 +324,25 @@ class _Line:
 
     def _start_commit(self) -> None:
         runs, self._gathered = self._gathered, []
-        end = _moved(self._offsets, runs, self._follower.log_ids)
-        job = _Batch(
-            runs,
-            dict(self._offsets),
-            end,
-            tuple(self._follower.exchanges.values()),
-        )
-        self._offsets = end
+        base = self._follower.snapshot
+        end = moved_by(base.offsets, runs, self._follower.log_ids)
+        job = Batch(runs, base, end, tuple(self._follower.exchanges.values()))
         self._commit = self._committer.submit(self._run_commit, job)
 
-    def _run_commit(self, job: "_Batch") -> Snapshot:
-        snapshot = commit_batch(self._table, self._lake, job, self._options, self._on_step)
+    def _run_commit(self, job: Batch) -> Committed:
+        done = commit_batch(self._table, self._lake, job, self._options.file_age_max, self._on_step)
         if time.monotonic() - self._absorbed_at > _ABSORB_EVERY.total_seconds():
             self._absorbed_at = time.monotonic()
             self._tidy()
-        return snapshot
+        return done
 
     def _tidy(self) -> None:
         """Ledgers brought up to date, marks kept, files of expired snapshots removed."""
-        self._lake.absorb(self._table.name)
+        try:
+            self._lake.absorb(self._table.name)
+        except Conflict as error:
+            # Other writers do the same, and were faster again and again.
+            logger.info("%s: %s", self._table.name, error)
         self._follower.save()
         if time.monotonic() - self._cleaned_at > _CLEAN_EVERY.total_seconds():
             self._cleaned_at = time.monotonic()
@@ -288,9 +358,7 @@ class _Line:
             return
         commit, self._commit = self._commit, None
         try:
-            self._follower.advance(commit.result())
-        except Fenced:
-            raise
+            done = commit.result()
         except Conflict as error:
             logger.warning("%s: %s; reading again", self._table.name, error)
             self._begin()
@@ -300,84 +368,20 @@ class _Line:
             logger.warning("%s: %s; next try in %.0f s", self._table.name, error, wait)
             self._begin()
             self._not_before = time.monotonic() + wait
+        else:
+            self._advance(done.snapshot, done.paths)
+
+    def _advance(self, snapshot: Snapshot, own: Collection[str]) -> None:
+        """Go on from a later snapshot, of which the files `own` were written here."""
+        since = self._follower.snapshot.sequence
+        others = [f.path for f in snapshot.files.since(since) if f.path not in own]
+        try:
+            self._follower.advance(snapshot, others)
+        except Conflict as error:
+            logger.warning("%s: %s; reading again", self._table.name, error)
+            self._begin()
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """What one commit brings: decided runs, and the offsets documents before and after it."""
-
-    runs: list[Decided]
-    start: Offsets
-    end: Offsets
-    exchanges: tuple[Exchange, ...]
-
-
-def commit_batch(
-    table: LakeTable, lake: Lake, batch: _Batch, options: WriterOptions, on_step: Step
-) -> Snapshot:
-    """Write the batch's files and commit them with its offsets.
-
-    Raises what `LakeTable.commit` raises.
-    """
-    while True:
-        on_step("files")
-        begun = time.clock_gettime(time.CLOCK_BOOTTIME)
-        files = _write_rows(table, [run.rows for run in batch.runs])
-        outbox = _write_ledgers(lake, batch.runs)
-        on_step("commit")
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - begun
-        if age <= options.file_age_max.total_seconds():
-            break
-    summary = {
-        "k2.rows": str(sum(run.rows.num_rows for run in batch.runs)),
-    }
-    snapshot = table.commit(
-        Commit(tuple(files), batch.start, batch.end, outbox, batch.exchanges, summary)
-    )
-    on_step("answer")
-    return snapshot
-
-
-def _moved(start: Offsets, runs: Sequence[Decided], log_ids: Mapping[str, str]) -> Offsets:
-    """The offsets document after these runs."""
-    end = dict(start)
-    for run in runs:
-        before = end[run.topic].next_offset if run.topic in end else {}
-        end[run.topic] = TopicOffsets(log_ids[run.topic], {**before, **run.next_offset})
-    return end
-
-
-def _write_rows(table: LakeTable, runs: Sequence[pa.Table]) -> list[WrittenFile]:
-    """One file a trading date, sorted by symbol and time."""
-    rows = pa.concat_tables([run for run in runs if run.num_rows] or runs[:1])
-    if not rows.num_rows:
-        return []
-    if "exchange_date" not in rows.column_names:
-        return [table.write(rows, None)]
-    days = pc.unique(rows["exchange_date"]).sort()
-    if len(days) == 1:
-        return [_write_day(table, rows, days[0].as_py())]
-    return [
-        _write_day(table, rows.filter(pc.equal(rows["exchange_date"], day)), day.as_py())
-        for day in days
-    ]
-
-
-def _write_day(table: LakeTable, rows: pa.Table, day: date) -> WrittenFile:
-    rows = rows.unify_dictionaries().combine_chunks()
-    rows = rows.take(pa.array(sort_indices(rows)))
-    # Null: the commit that adds the file is the one that brings its rows.
-    return table.write(rows.append_column("commit_sequence", pa.nulls(len(rows), pa.int64())), day)
-
-
-def _write_ledgers(lake: Lake, runs: Sequence[Decided]) -> tuple[WrittenFile, ...]:
-    """The batch's rejected and duplicate records, a file each, to be named in its commit."""
-    ledgers = {
-        "rejected": pa.concat_tables([run.rejected for run in runs]),
-        "duplicates": pa.concat_tables([run.duplicates for run in runs]),
-    }
-    return tuple(
-        lake.table(name).write(entries, None)
-        for name, entries in ledgers.items()
-        if entries.num_rows
-    )
+def _offset(offsets: Offsets, place: tuple[str, int]) -> object:
+    of = offsets.get(place[0])
+    return of and (of.log_id, of.next_offset.get(place[1]))

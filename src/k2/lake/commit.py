@@ -7,7 +7,7 @@ was killed, answered by an error or sent twice is found again by its id.
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
@@ -29,10 +29,14 @@ from k2.lake.metadata import Metadata, current_snapshot, succeed, with_snapshot
 from k2.lake.offsets import (
     COMMIT_ID,
     EXCHANGE,
+    LOSSES,
     OFFSETS,
     OUTBOX,
+    Loss,
     Offsets,
     OutboxEntry,
+    losses_to_json,
+    merge,
     moved,
     offsets_to_json,
     outbox_to_json,
@@ -58,7 +62,11 @@ class Commit:
     on, `end` the whole document afterwards.
 
     `files` belong to the table, `outbox` to ledgers; all are durable. `exchanges` are declared
-    with the table, and cannot be declared differently later. `id` makes sending it again safe.
+    with the table, and cannot be declared differently later. `losses` become known, or accepted.
+    `id` makes sending it again safe.
+
+    `beside(head)`: where others have moved offsets of other partitions since `start`, whether this
+    batch would have been decided the same on that head. Then it goes on beside theirs.
     """
 
     files: tuple[WrittenFile, ...]
@@ -66,6 +74,8 @@ class Commit:
     end: Offsets
     outbox: tuple[WrittenFile, ...] = ()
     exchanges: tuple[Exchange, ...] = ()
+    losses: tuple[Loss, ...] = ()
+    beside: Callable[[Snapshot], bool] = lambda head: False
     summary: Mapping[str, str] = field(default_factory=dict)
     id: str = field(default_factory=lambda: uuid4().hex)
 
@@ -90,12 +100,13 @@ def change_of(commit: Commit, absorbed: Callable[[str], int]) -> Change:
     """
 
     def properties(head: Snapshot, sequence: int) -> Mapping[str, str]:
-        check(commit, head)
+        offsets = offsets_after(commit, head)
         left = [e for e in head.outbox if e.sequence > absorbed(e.ledger)]
         mine = [OutboxEntry(f.table, f.path, f.rows, sequence) for f in commit.outbox]
         return {
-            OFFSETS: offsets_to_json(commit.end),
+            OFFSETS: offsets_to_json(offsets),
             OUTBOX: outbox_to_json([*left, *mine]),
+            **({LOSSES: losses_to_json(_losses(commit, head))} if commit.losses else {}),
             **{EXCHANGE + e.name: e.to_json() for e in commit.exchanges},
         }
 
@@ -105,26 +116,27 @@ def change_of(commit: Commit, absorbed: Callable[[str], int]) -> Change:
     summary = {
         **commit.summary,
         **{f"k2.{ledger}": str(rows) for ledger, rows in counted.items()},
-        OFFSETS: offsets_to_json(commit.end),
     }
     return Change(commit.id, commit.files, properties, summary)
 
 
-def check(commit: Commit, head: Snapshot) -> None:
-    """Raise unless the head is what the commit was decided on.
+def offsets_after(commit: Commit, head: Snapshot) -> Offsets:
+    """The whole offsets document after the commit; raises unless the commit may follow the head.
 
     `Fenced`: somebody else moved offsets that this commit moves. `Conflict`: offsets of other
-    partitions moved; read again. `Refused`: an exchange was declared differently.
+    partitions moved, and the batch might be decided otherwise now. `Refused`: an exchange was
+    declared differently.
     """
     ours = moved(commit.start, commit.end)
     theirs = moved(commit.start, head.offsets)
-    if taken := sorted(ours & theirs):
+    taken = sorted((ours & theirs) | _of_another_log(commit, head))
+    if taken:
         raise Fenced(
             "another writer has committed records of this partition",
             place=f"{head.table}: {taken[0]}",
             hint="this writer lost the partition: start again from the table's offsets",
         )
-    if theirs:
+    if theirs and not commit.beside(head):
         raise Conflict(
             "another writer has committed in between",
             place=f"{head.table}: {min(theirs)}",
@@ -139,6 +151,30 @@ def check(commit: Commit, head: Snapshot) -> None:
                 found=exchange.to_json(),
                 expected=have.to_json(),
             )
+    return merge(commit.start, commit.end, head.offsets)
+
+
+def _of_another_log(commit: Commit, head: Snapshot) -> set[str]:
+    """Topics that the head follows in another log than the batch came from."""
+    found = set()
+    for topic, of in commit.end.items():
+        before, now = commit.start.get(topic), head.offsets.get(topic)
+        if of != before and now is not None:
+            allowed = {of.log_id, before.log_id if before else of.log_id}
+            if now.log_id not in allowed:
+                found.add(topic)
+    return found
+
+
+def _losses(commit: Commit, head: Snapshot) -> list[Loss]:
+    """The head's losses and the commit's; each becomes known once, and is accepted once."""
+    known = {replace(loss, accepted=False): loss.accepted for loss in head.losses}
+    for loss in commit.losses:
+        key = replace(loss, accepted=False)
+        if known.get(key) is not None and (known[key] or not loss.accepted):
+            raise Conflict("somebody else has noted this loss", place=f"{head.table}: {loss.place}")
+        known[key] = loss.accepted
+    return [replace(key, accepted=accepted) for key, accepted in known.items()]
 
 
 def publish(table: "LakeTable", change: Change) -> Snapshot:
@@ -235,7 +271,7 @@ def _stage(table: "LakeTable", head: Head, change: Change) -> _Staged:
             "sequence-number": sequence,
             "timestamp-ms": now_ms,
             "manifest-list": list_uri,
-            "summary": _summary(change, parent),
+            "summary": _summary(change, parent, properties),
             "schema-id": old["current-schema-id"],
         }
         new = with_snapshot(old, snapshot, properties, table.expired(old))
@@ -310,7 +346,9 @@ def _existing(manifest: ManifestFile) -> list[Entry]:
     return [entry | {"status": EXISTING} for entry in entries]
 
 
-def _summary(change: Change, parent: Mapping[str, Any] | None) -> dict[str, str]:
+def _summary(
+    change: Change, parent: Mapping[str, Any] | None, properties: Mapping[str, str]
+) -> dict[str, str]:
     files = change.files
     before = parent["summary"] if parent else {}
     rows, size = sum(f.rows for f in files), sum(f.bytes for f in files)
@@ -332,5 +370,6 @@ def _summary(change: Change, parent: Mapping[str, Any] | None) -> dict[str, str]
         "total-position-deletes": "0",
         "total-equality-deletes": "0",
         **change.summary,
+        **({OFFSETS: properties[OFFSETS]} if OFFSETS in properties else {}),
         COMMIT_ID: change.id,
     }

@@ -216,6 +216,11 @@ class FileIndex:
         chosen = np.flatnonzero(mask)
         return self._refs(chosen[np.argsort(of.sequence[chosen], kind="stable")], as_of)
 
+    def since(self, commit: int) -> tuple[DataFileRef, ...]:
+        """The files that may hold rows which later commits brought in, oldest commit first."""
+        chosen = np.flatnonzero(self.columns.max_commit > commit)
+        return self._refs(chosen[np.argsort(self.columns.sequence[chosen], kind="stable")], None)
+
     def _may_hold(self, symbols: Iterable[str]) -> npt.NDArray[np.bool_]:
         of = self.columns
         mask = np.zeros(len(of.path), dtype=np.bool_)

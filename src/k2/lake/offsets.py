@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 from k2.model import Exchange
 
 OFFSETS: Final = "k2.offsets"
+LOSSES: Final = "k2.losses"
 OUTBOX: Final = "k2.outbox"
 ABSORBED: Final = "k2.absorbed"
 EXCHANGE: Final = "k2.exchange."
@@ -56,12 +57,64 @@ def moved(start: Mapping[str, TopicOffsets], end: Mapping[str, TopicOffsets]) ->
     }
 
 
+def merge(
+    start: Mapping[str, TopicOffsets],
+    end: Mapping[str, TopicOffsets],
+    head: Mapping[str, TopicOffsets],
+) -> Offsets:
+    """The head's document with the partitions set that differ between start and end.
+
+    Of a topic that was made anew (another `log_id`), only the new log's offsets stay.
+    """
+    found = dict(head)
+    for topic, of in end.items():
+        before, now = start.get(topic), head.get(topic)
+        if before is not None and before.log_id != of.log_id:
+            found[topic] = of
+            continue
+        had = before.next_offset if before else {}
+        set_here = {p: o for p, o in of.next_offset.items() if had.get(p) != o}
+        if set_here:
+            found[topic] = TopicOffsets(of.log_id, {**(now.next_offset if now else {}), **set_here})
+    return found
+
+
 def _flat(offsets: Mapping[str, TopicOffsets]) -> dict[str, tuple[str, int]]:
     return {
         f"{topic}[{partition}]": (of.log_id, offset)
         for topic, of in offsets.items()
         for partition, offset in of.next_offset.items()
     }
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Offsets `[first_offset, end_offset)` that the log deleted before they were committed.
+
+    `accepted`: an operator has said that the table may go on behind them.
+    """
+
+    topic: str
+    log_id: str
+    partition: int
+    first_offset: int
+    end_offset: int
+    accepted: bool = False
+
+    @property
+    def place(self) -> str:
+        """`topic[partition]`."""
+        return f"{self.topic}[{self.partition}]"
+
+
+def losses_to_json(losses: Iterable[Loss]) -> str:
+    """Losses as they are stored."""
+    return json.dumps([asdict(loss) for loss in losses], separators=(",", ":"))
+
+
+def losses_from_json(text: str) -> tuple[Loss, ...]:
+    """What `losses_to_json` wrote."""
+    return tuple(Loss(**loss) for loss in json.loads(text))
 
 
 @dataclass(frozen=True)

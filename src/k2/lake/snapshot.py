@@ -17,12 +17,15 @@ from k2.lake.index import FileColumns, FileIndex, columns_of, local
 from k2.lake.manifest import ManifestFile, list_from_bytes, live
 from k2.lake.metadata import Metadata, current_snapshot, field_ids
 from k2.lake.offsets import (
+    LOSSES,
     OFFSETS,
     OUTBOX,
+    Loss,
     Offsets,
     OutboxEntry,
     absorbed_in,
     exchanges_in,
+    losses_from_json,
     offsets_from_json,
     outbox_from_json,
 )
@@ -37,10 +40,11 @@ class Snapshot:
     """A table as of one commit. Immutable.
 
     `snapshot_id` is None and `sequence` 0 before the first commit. `sequence` numbers the table's
-    commits, from 1, rising. `offsets`: the log's first offsets that are not committed. `outbox`:
-    ledger files that count, and that the ledgers may not have taken yet. `absorbed`: of a ledger,
-    up to which commit of each table it has taken them. `field_ids`: Iceberg's id of each column,
-    by which files of older schemas are read (their missing columns are null).
+    commits, from 1, rising. `offsets`: the log's first offsets that are not committed. `losses`:
+    what the log deleted before it was committed, as far as that was noticed. `outbox`: ledger
+    files that count, and that the ledgers may not have taken yet. `absorbed`: of a ledger, up to
+    which commit of each table it has taken them. `field_ids`: Iceberg's id of each column, by which
+    files of older schemas are read (their missing columns are null).
     """
 
     table: str
@@ -48,6 +52,7 @@ class Snapshot:
     sequence: int
     committed_at: datetime
     offsets: Offsets
+    losses: tuple[Loss, ...]
     outbox: tuple[OutboxEntry, ...]
     exchanges: Mapping[str, Exchange]
     absorbed: Mapping[str, int]
@@ -117,6 +122,7 @@ def _snapshot(
         sequence=head["sequence-number"] if head else 0,
         committed_at=to_datetime(head["timestamp-ms"]) if head else NO_COMMIT,
         offsets=offsets_from_json(properties.get(OFFSETS, "{}")),
+        losses=losses_from_json(properties.get(LOSSES, "[]")),
         outbox=outbox_from_json(properties.get(OUTBOX, "[]")),
         exchanges=exchanges_in(properties),
         absorbed=absorbed_in(properties),

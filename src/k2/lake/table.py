@@ -140,8 +140,9 @@ class LakeTable:
         """Make files and offsets the table's next snapshot, all or nothing; returns when durable.
 
         Raises `Fenced` if another writer moved offsets that this commit moves, `Conflict` if one
-        moved other offsets of the table, `Refused` for an exchange declared differently,
-        `Unavailable` when catalog or disk fail. Sending the same commit again doubles nothing.
+        moved other offsets and the commit cannot stand beside theirs, `Refused` for an exchange
+        declared differently, `Unavailable` when catalog or disk fail. Sending the same commit again
+        doubles nothing.
         """
         return self.apply(change_of(commit, self._absorbed))
 

@@ -1,5 +1,7 @@
 """The log into the tables, each record exactly once."""
 
+from datetime import UTC, datetime
+
 import click
 
 from k2.cli.options import settings_option
@@ -10,21 +12,44 @@ from k2.settings import Settings
 
 @click.command("ingest")
 @click.option("--until-caught-up", is_flag=True, help="End once all that the log holds is in.")
+@click.option(
+    "--accept-loss",
+    "accepted",
+    multiple=True,
+    metavar="TOPIC[PARTITION]",
+    help="Go on behind what the log deleted before it was committed; the gap ledger keeps it.",
+)
 @settings_option
-def command(settings: Settings, until_caught_up: bool) -> None:
+def command(settings: Settings, until_caught_up: bool, accepted: tuple[str, ...]) -> None:
     """Bring the log's records into the tables until Ctrl-C; what is gathered is committed first.
 
-    Killed at any moment, it goes on from the tables' own offsets and repeats nothing.
+    Killed at any moment, it goes on from the tables' own offsets and repeats nothing. Run it more
+    than once and the writers divide the partitions among them; --until-caught-up reads all of them,
+    beside whoever runs. A partition of which the log lost records stops, and the others go on.
     """
-    from k2.ingest import Writer, writing
+    from k2.ingest import Writer, accept_loss, following, group_of
 
+    options = writer_options(settings)
     with (
         opened_stores(settings) as stores,
         stop_on_signals() as stop,
-        writing(settings.lake.folder) as free,
+        following(settings.lake.folder) as is_held,
     ):
-        if not free:
-            # It may hang or be stopped; if it is not, the tables let only one of us commit.
-            say("another writer holds the sign of this lake; taking over from it")
-        writer = Writer(stores.log, stores.registry, stores.lake, writer_options(settings))
-        writer.run(stop, until_caught_up=until_caught_up)
+        for place in accepted:
+            lost = accept_loss(stores.log, stores.lake, place, datetime.now(UTC))
+            count = lost.end_offset - lost.first_offset
+            say(f"{place}: {count:,} records are lost, from offset {lost.first_offset:,} on")
+        if until_caught_up:
+            Writer(stores.log, stores.registry, stores.lake, options).run(
+                stop, until_caught_up=True
+            )
+            return
+        membership = stores.log.join(group_of(stores.lake))
+        try:
+            writer = Writer(
+                stores.log, stores.registry, stores.lake, options, membership=membership
+            )
+            # A load that commits by itself holds the sign until it is done.
+            writer.run(lambda: stop() or (is_held() and False))
+        finally:
+            membership.leave()

@@ -1,0 +1,138 @@
+"""A batch of decided runs on its way into the table: its files, and the one commit that names them.
+
+Comes in: runs, and the snapshot that they were decided on. Goes out: a snapshot with their rows,
+their ledgers' entries and the next offsets, or an error and nothing.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from k2.ingest.decide import Decided
+from k2.ingest.marks import symbols_in, symbols_of
+from k2.lake import (
+    Commit,
+    Lake,
+    LakeTable,
+    Offsets,
+    Snapshot,
+    TopicOffsets,
+    WrittenFile,
+    sort_indices,
+)
+from k2.model import Exchange
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one commit brings: decided runs, the snapshot that they were decided on, and the offsets
+    document after it.
+    """
+
+    runs: list[Decided]
+    base: Snapshot
+    end: Offsets
+    exchanges: tuple[Exchange, ...]
+
+    def is_beside(self, head: Snapshot) -> bool:
+        """Whether none of the rows committed since can be the same record as one of these: no
+        symbol is in both. So it is where partitions go by symbol.
+        """
+        others = [file.path for file in head.files.since(self.base.sequence)]
+        mine = set().union(*(symbols_of(run.rows) for run in self.runs))
+        return not others or symbols_in(others).isdisjoint(mine)
+
+
+@dataclass(frozen=True)
+class Committed:
+    """The snapshot after a commit, and the data files that it brought."""
+
+    snapshot: Snapshot
+    paths: frozenset[str]
+
+
+def commit_batch(
+    table: LakeTable,
+    lake: Lake,
+    batch: Batch,
+    file_age_max: timedelta,
+    on_step: Callable[[str], None],
+) -> Committed:
+    """Write the batch's files and commit them with its offsets.
+
+    Raises what `LakeTable.commit` raises.
+    """
+    while True:
+        on_step("files")
+        begun = time.clock_gettime(time.CLOCK_BOOTTIME)
+        files = _write_rows(table, [run.rows for run in batch.runs])
+        outbox = _write_ledgers(lake, batch.runs)
+        on_step("commit")
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - begun
+        if age <= file_age_max.total_seconds():
+            break
+    summary = {
+        "k2.rows": str(sum(run.rows.num_rows for run in batch.runs)),
+    }
+    snapshot = table.commit(
+        Commit(
+            tuple(files),
+            batch.base.offsets,
+            batch.end,
+            outbox,
+            batch.exchanges,
+            beside=batch.is_beside,
+            summary=summary,
+        )
+    )
+    on_step("answer")
+    return Committed(snapshot, frozenset(file.path for file in files))
+
+
+def moved_by(start: Offsets, runs: Sequence[Decided], log_ids: Mapping[str, str]) -> Offsets:
+    """The offsets document after these runs."""
+    end = dict(start)
+    for run in runs:
+        before = end[run.topic].next_offset if run.topic in end else {}
+        end[run.topic] = TopicOffsets(log_ids[run.topic], {**before, **run.next_offset})
+    return end
+
+
+def _write_rows(table: LakeTable, runs: Sequence[pa.Table]) -> list[WrittenFile]:
+    """One file a trading date, sorted by symbol and time."""
+    rows = pa.concat_tables([run for run in runs if run.num_rows] or runs[:1])
+    if not rows.num_rows:
+        return []
+    if "exchange_date" not in rows.column_names:
+        return [table.write(rows, None)]
+    days = pc.unique(rows["exchange_date"]).sort()
+    if len(days) == 1:
+        return [_write_day(table, rows, days[0].as_py())]
+    return [
+        _write_day(table, rows.filter(pc.equal(rows["exchange_date"], day)), day.as_py())
+        for day in days
+    ]
+
+
+def _write_day(table: LakeTable, rows: pa.Table, day: date) -> WrittenFile:
+    rows = rows.unify_dictionaries().combine_chunks()
+    rows = rows.take(pa.array(sort_indices(rows)))
+    # Null: the commit that adds the file is the one that brings its rows.
+    return table.write(rows.append_column("commit_sequence", pa.nulls(len(rows), pa.int64())), day)
+
+
+def _write_ledgers(lake: Lake, runs: Sequence[Decided]) -> tuple[WrittenFile, ...]:
+    """The batch's rejected and duplicate records, a file each, to be named in its commit."""
+    ledgers = {
+        "rejected": pa.concat_tables([run.rejected for run in runs]),
+        "duplicates": pa.concat_tables([run.duplicates for run in runs]),
+    }
+    return tuple(
+        lake.table(name).write(entries, None)
+        for name, entries in ledgers.items()
+        if entries.num_rows
+    )
