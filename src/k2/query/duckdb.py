@@ -212,9 +212,7 @@ def _name(cursor: duckdb.DuckDBPyConnection, name: str, source: Source | pa.Tabl
         cursor.register(name, source)
         return
     values: dict[str, Any] = {}
-    # For files that lack columns; else left out, since a union costs a tenth of a scan.
-    template = source.mixed or not source.files
-    relation = _relation(cursor, name, source, values, template=template, by_name=source.mixed)
+    relation = _relation(cursor, name, source, values, template=True, by_name=source.mixed)
     columns = ", ".join(f'"{column}"' for column in source.columns.names)
     # A view cannot have parameters; and one that is not temporary would be seen by other cursors.
     written = re.sub(r"\$(\w+)", lambda found: _sql(values[found[1]]), relation)
