@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import httpx
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 
@@ -54,14 +54,31 @@ class Client:
         return [self.until(wanted) for _ in range(count)]
 
 
+def wait_until(true: Callable[[], object], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
 @contextmanager
 def following(url: str) -> Iterator[Client]:
-    with connect(url, compression=None) as connection:
+    # Without a bound it reads on while the test does not: else closing waits ten seconds.
+    with connect(url, compression=None, max_queue=None) as connection:
         yield Client(connection)
 
 
+def door(url: str) -> int:
+    """The status that a connection is answered with: 101 is let in."""
+    try:
+        with connect(url, compression=None, max_queue=None):
+            return 101
+    except InvalidStatus as error:
+        return error.response.status_code
+
+
 def get(url: str, **query: Any) -> httpx.Response:
-    return httpx.get(url, params=query, timeout=10)
+    return httpx.get(url, params=query, timeout=10, verify=False)
 
 
 def body(url: str, **query: Any) -> Any:
