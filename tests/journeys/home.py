@@ -23,8 +23,6 @@ from k2.log import Log, Registry, open_log, open_registry
 
 SKEW: Final = timedelta(minutes=5)
 STEPS: Final = ("files", "commit", "before swap", "after swap", "answer")
-CALM: Final = "calm"
-"""While there is a file of this name, no blow falls."""
 OVERTAKEN: Final = "overtaken"
 """File that gets a line whenever a writer finds that another was faster, and reads again."""
 
@@ -87,6 +85,11 @@ def start_writer(folder: Path, blow: Blow | None, *, until_caught_up: bool) -> B
     return process
 
 
+def calm(folder: Path, pid: int | None) -> Path:
+    """Once this file is there, the process is not struck any more."""
+    return folder / f"calm-{pid}"
+
+
 def overtaken(folder: Path) -> int:
     """How often a writer found that another had been faster."""
     file = folder / OVERTAKEN
@@ -111,7 +114,7 @@ def _write(folder: Path, blow: Blow | None, until_caught_up: bool) -> None:
     def step(name: str) -> None:
         taken[name] += 1
         due = blow is not None and (name, taken[name]) == (blow.step, blow.nth)
-        if blow is not None and due and not (folder / CALM).exists():
+        if blow is not None and due and not calm(folder, os.getpid()).exists():
             os.kill(os.getpid(), blow.signal)
             # The signal may reach another thread first: this one must not go on meanwhile.
             time.sleep(0.1)

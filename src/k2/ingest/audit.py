@@ -5,9 +5,10 @@ Comes in: a log and a lake, live or not. Goes out: for each partition
 offset that breaks it. Nothing here asks the writer or trusts its memory.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,22 +18,25 @@ import pyarrow.parquet as pq
 
 from k2.errors import K2Error
 from k2.ingest.decide import table_of
-from k2.lake import Lake, Snapshot
+from k2.lake import Lake, LakeTable, Snapshot
 from k2.log import Log
-from k2.model import DICTIONARY_TYPE, Topic
+from k2.model import Topic
 
 _SPAN: Final = 1 << 25
 """Offsets of each partition that are compared at once: bounds the memory, two bytes an offset."""
 _READ_BYTES: Final = 16 << 20
 
 Offsets = npt.NDArray[np.int64]
+_Place: TypeAlias = tuple[str, str, int]
+"""Topic, identity of the log, partition."""
 
 
 @dataclass(frozen=True)
 class PartitionAudit:
     """One partition's sum. `problem` says what is wrong at `first_wrong_offset`, if anything is.
 
-    Offsets are half-open: `[start_offset, end_offset)` is what the log keeps now.
+    Offsets are half-open: `[start_offset, end_offset)` is what the log keeps now, and what it lost
+    before that.
     """
 
     topic: str
@@ -51,10 +55,20 @@ class PartitionAudit:
 
 
 @dataclass(frozen=True)
+class OtherLog:
+    """Rows that came from a topic of that name before it was made anew."""
+
+    topic: str
+    log_id: str
+    rows: int
+
+
+@dataclass(frozen=True)
 class Audit:
     """All partitions. `ok` if every record has exactly one fate."""
 
     partitions: tuple[PartitionAudit, ...]
+    other_logs: tuple[OtherLog, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -62,8 +76,14 @@ class Audit:
         return all(p.problem is None for p in self.partitions)
 
     def to_dict(self) -> dict[str, object]:
-        """As JSON has it: `ok` and `partitions`."""
-        return {"ok": self.ok, "partitions": [asdict(p) for p in self.partitions]}
+        """As JSON has it: `ok` and `partitions`, and `other_logs` where there are any."""
+        found: dict[str, object] = {
+            "ok": self.ok,
+            "partitions": [asdict(p) for p in self.partitions],
+        }
+        if self.other_logs:
+            found["other_logs"] = [asdict(log) for log in self.other_logs]
+        return found
 
 
 def audit(log: Log, lake: Lake) -> Audit:
@@ -79,6 +99,7 @@ def audit(log: Log, lake: Lake) -> Audit:
         for file in lake.ledger_files(ledger)
     ]
     found: list[PartitionAudit] = []
+    others: Counter[tuple[str, str]] = Counter()
     for table, snapshot in snapshots.items():
         mine = [name for name, topic in topics.items() if table_of(topic.kind) == table]
         if table == "rejected":
@@ -86,15 +107,28 @@ def audit(log: Log, lake: Lake) -> Audit:
             files += [f for f in ledgers if f.fate == "duplicate"]
         else:
             files = [*(_File("committed", f.path) for f in snapshot.files.select()), *ledgers]
-        found += _audit_table(log, snapshot, files, mine)
-    return Audit(tuple(sorted(found, key=lambda p: (p.topic, p.partition))))
+        found += _audit_table(log, lake.table(table), snapshot, files, mine)
+        ids = {(topic, log.identity(topic)) for topic in mine}
+        for file in files:
+            if file.fate == "committed":
+                others += Counter({at: n for at, n in file.rows.items() if at not in ids})
+    return Audit(
+        tuple(sorted(found, key=lambda p: (p.topic, p.partition))),
+        tuple(OtherLog(*at, rows) for at, rows in sorted(others.items())),
+    )
 
 
 def _audit_table(
-    log: Log, snapshot: Snapshot, files: Sequence["_File"], topics: Sequence[str]
+    log: Log,
+    table: LakeTable,
+    snapshot: Snapshot,
+    files: Sequence["_File"],
+    topics: Sequence[str],
 ) -> list[PartitionAudit]:
     counts = log.topics()
-    tallies = [_Tally(log, snapshot, topic, p) for topic in topics for p in range(counts[topic])]
+    tallies = [
+        _Tally(log, table, snapshot, topic, p) for topic in topics for p in range(counts[topic])
+    ]
     low = 0
     while any(tally.has(low) for tally in tallies):
         for tally in tallies:
@@ -116,13 +150,14 @@ class _File:
     def __init__(self, fate: str, path: str) -> None:
         self.fate = fate
         self.problem: str | None = None
+        self.rows: Mapping[tuple[str, str], int] = {}
+        """By topic and identity of the log, how many rows came from there."""
         self._path = path
-        self._bounds: dict[tuple[str, int], tuple[int, int]] | None = None
-        self._cited: dict[tuple[str, int], Offsets] | None = None
+        self._bounds: dict[_Place, tuple[int, int]] | None = None
+        self._cited: dict[_Place, Offsets] | None = None
 
-    def offsets(self, topic: str, partition: int, low: int, high: int) -> Offsets:
+    def offsets(self, place: "_Place", low: int, high: int) -> Offsets:
         """Offsets of one partition within [low, high) that rows cite, each as often as cited."""
-        place = (topic, partition)
         if self._bounds is not None:
             first, last = self._bounds.get(place, (0, -1))
             if last < low or first >= high:
@@ -136,8 +171,8 @@ class _File:
         """Forget the rows; where they lie stays known, so that other spans may leave them out."""
         self._cited = None
 
-    def _read(self) -> dict[tuple[str, int], Offsets]:
-        cited: dict[tuple[str, int], Offsets] = {}
+    def _read(self) -> dict["_Place", Offsets]:
+        cited: dict[_Place, Offsets] = {}
         try:
             table = pq.ParquetFile(self._path).read(columns=_CITED.names).cast(_CITED)
         except FileNotFoundError:
@@ -147,11 +182,15 @@ class _File:
         except (OSError, pa.ArrowException) as error:
             self.problem = f"the file {self._path} cannot be read: {error}"
             table = _CITED.empty_table()
-        for topic in pc.unique(table["log_topic"]).to_pylist():
-            mine = table.filter(pc.equal(table["log_topic"], topic))
+        logs = table.group_by(["log_topic", "log_id"]).aggregate([([], "count_all")])
+        rows: list[dict[str, Any]] = logs.to_pylist()
+        self.rows = {(row["log_topic"], row["log_id"]): row["count_all"] for row in rows}
+        for topic, log_id in self.rows:
+            mine = table.filter((pc.field("log_topic") == topic) & (pc.field("log_id") == log_id))
             partitions = mine["log_partition"].to_numpy()
+            offsets = mine["log_offset"].to_numpy()
             for partition in np.unique(partitions).tolist():
-                cited[topic, partition] = mine["log_offset"].to_numpy()[partitions == partition]
+                cited[topic, log_id, partition] = offsets[partitions == partition]
         self._bounds = {place: (int(o.min()), int(o.max())) for place, o in cited.items()}
         return cited
 
@@ -159,24 +198,38 @@ class _File:
 class _Tally:
     """One partition's sum, made span by span."""
 
-    def __init__(self, log: Log, snapshot: Snapshot, topic: str, partition: int) -> None:
+    def __init__(
+        self, log: Log, table: LakeTable, snapshot: Snapshot, topic: str, partition: int
+    ) -> None:
         self._topic, self._partition = topic, partition
-        self._start = log.start_offset(topic, partition)
+        self._place: _Place = (topic, log.identity(topic), partition)
+        self._kept_from = self._start = log.start_offset(topic, partition)
         self._end = log.end_offset(topic, partition)
         known = snapshot.offsets.get(topic)
         offset = known.next_offset.get(partition) if known else None
         self._limit = self._start if offset is None else offset
         self._counts = dict.fromkeys(("committed", "duplicate", "rejected"), 0)
-        self._absent = self._in_flight = 0
+        self._absent = self._in_flight = self._lost = 0
         self._wrong: list[tuple[int, str]] = []
-        self._low = self._high = self._start
-        self._fates = np.zeros(0, np.uint8)
-        if known is not None and known.log_id != log.identity(topic):
+        if known is not None and known.log_id != self._place[1]:
             problem = "the topic was made anew: the table was written from another log"
             self._wrong.append((self._start, problem))
+            self._limit = self._start
+        elif self._limit < self._start and self._is_lost(table):
+            problem = f"was deleted before it was committed; the log begins at {self._start}"
+            self._wrong.append((self._limit, problem))
+        else:
+            self._start = _with_losses(snapshot, self._place, self._start)
+        self._low = self._high = self._start
+        self._fates = np.zeros(0, np.uint8)
         if self._limit > self._end:
             problem = f"the log ends here, and the table was committed up to {self._limit}"
             self._wrong.append((self._end, problem))
+
+    def _is_lost(self, table: LakeTable) -> bool:
+        """Or was the log trimmed behind a commit that came after the snapshot?"""
+        now = table.snapshot().offsets[self._topic]
+        return now.next_offset.get(self._partition, 0) < self._kept_from
 
     @property
     def _last(self) -> int:
@@ -197,11 +250,11 @@ class _Tally:
         # Ledgers were read after the snapshot: what later commits brought them is not meant here.
         # Rows past everything known are looked for at the last span.
         high = self._high if file.fate == "committed" else min(self._high, self._limit)
-        cited = file.offsets(self._topic, self._partition, self._low, high)
+        cited = file.offsets(self._place, self._low, high)
         self._counts[file.fate] += len(cited)
         np.add.at(self._fates, cited - self._low, 1)
         if file.fate == "committed" and self._high == self._last:
-            past = file.offsets(self._topic, self._partition, self._last, _END)
+            past = file.offsets(self._place, self._last, _END)
             if len(past):
                 problem = "a row says that it came from here, past the end of the log"
                 self._wrong.append((int(past.min()), problem))
@@ -211,7 +264,9 @@ class _Tally:
         present = self._present(log)
         offsets = np.arange(self._low, self._high)
         committed = offsets < self._limit
-        self._absent += int(np.count_nonzero(~present & (offsets < self._end)))
+        kept = offsets >= self._kept_from
+        self._lost += int(np.count_nonzero(~kept))
+        self._absent += int(np.count_nonzero(~present & kept & (offsets < self._end)))
         self._in_flight += int(np.count_nonzero(present & ~committed))
         differs = np.flatnonzero(self._fates != (present & committed))
         if len(differs):
@@ -222,7 +277,7 @@ class _Tally:
     def _present(self, log: Log) -> npt.NDArray[np.bool_]:
         """Which offsets of the span hold a record, read from the log itself."""
         present = np.zeros(self._high - self._low, np.bool_)
-        offset, high = self._low, min(self._high, self._end)
+        offset, high = max(self._low, self._kept_from), min(self._high, self._end)
         while offset < high:
             try:
                 batches = log.read(self._topic, self._partition, offset, _READ_BYTES)
@@ -249,11 +304,20 @@ class _Tally:
             **self._counts,
             shed=0,
             absent=self._absent,
-            lost=0,
+            lost=self._lost,
             in_flight=self._in_flight,
             first_wrong_offset=first[0] if first else None,
             problem="; ".join(told) or None,
         )
+
+
+def _with_losses(snapshot: Snapshot, place: "_Place", start: int) -> int:
+    """Where what was lost right before the log's start begins."""
+    mine = (x for x in snapshot.losses if (x.topic, x.log_id, x.partition) == place)
+    for loss in sorted(mine, key=lambda x: x.end_offset, reverse=True):
+        if loss.accepted and loss.end_offset == start:
+            start = loss.first_offset
+    return start
 
 
 def _problem(fates: int, present: bool, committed: bool) -> str:
@@ -268,6 +332,11 @@ def _problem(fates: int, present: bool, committed: bool) -> str:
 
 _NO_OFFSETS: Final = np.zeros(0, np.int64)
 _CITED: Final = pa.schema(
-    [("log_topic", DICTIONARY_TYPE), ("log_partition", pa.int32()), ("log_offset", pa.int64())]
+    [
+        ("log_topic", pa.string()),
+        ("log_id", pa.string()),
+        ("log_partition", pa.int32()),
+        ("log_offset", pa.int64()),
+    ]
 )
 _END: Final = np.iinfo(np.int64).max
