@@ -95,6 +95,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "How much of committed records the log keeps at most; not set: no bound but age.",
     ),
     Setting(
+        "K2_LOG_SPOOL_BYTES",
+        "size",
+        "bytes",
+        "10GB",
+        "How much of a feed's records may wait on disk while the log's server is away.",
+    ),
+    Setting(
         "K2_COMMIT_ROWS", "count", "rows", "500000", "A commit is made once it has as many rows."
     ),
     Setting(
@@ -177,7 +184,7 @@ class AccessSettings:
 @dataclass(frozen=True)
 class LogSettings:
     """Log and registry by URL and how they are signed in to, partitions of a new topic, what is
-    kept of what is committed.
+    kept of what is committed, and how much may wait for the log's server.
     """
 
     url: str
@@ -187,6 +194,7 @@ class LogSettings:
     partitions: int
     retention: timedelta
     retention_bytes: int | None
+    spool_bytes: int
 
 
 @dataclass(frozen=True)
@@ -276,6 +284,7 @@ def _grouped(of: Mapping[str, Any], values: tuple[Value, ...]) -> Settings:
             partitions=of["K2_LOG_PARTITIONS"],
             retention=of["K2_LOG_RETENTION_DAYS"],
             retention_bytes=of["K2_LOG_RETENTION_BYTES"],
+            spool_bytes=of["K2_LOG_SPOOL_BYTES"],
         ),
         lake=LakeSettings(folder=of["K2_LAKE"], snapshots_kept=of["K2_SNAPSHOTS_KEPT"]),
         commit=CommitSettings(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from k2.cli.show import say
 from k2.errors import BadInput, Unavailable
 from k2.settings import AccessSettings, Settings
 
@@ -61,6 +62,30 @@ def access_of(settings: AccessSettings) -> "Access":
         key=settings.key,
         tls=settings.tls,
     )
+
+
+@contextmanager
+def spooled(settings: Settings, log: "Log", stop: Callable[[], bool]) -> Iterator["Log"]:
+    """The log for feeds: while its server is away, what they append waits on disk.
+
+    At the end that is waited for, unless `stop()` says otherwise; what is left then, is told.
+    """
+    from k2.feeds.run import POSITIONS
+    from k2.log import is_server
+    from k2.log.spool import Spooled
+
+    if not is_server(settings.log.url):
+        yield log
+        return
+    path = settings.home / "spool.db"
+    with closing(
+        Spooled(log, path, positions=POSITIONS, max_bytes=settings.log.spool_bytes)
+    ) as spool:
+        try:
+            yield spool
+        finally:
+            if left := spool.drain(stop):
+                say(f"{left:,} records wait in {path}: the next `k2 feed` brings them in")
 
 
 @contextmanager

@@ -31,6 +31,7 @@ __all__ = [
     "Registry",
     "Sent",
     "Trimmed",
+    "is_server",
     "open_log",
     "open_registry",
     "retain",
@@ -47,6 +48,11 @@ def open_log(url: str | Path, access: Access | None = None) -> Log:
     adapter, rest = _find(url, "open_log", otherwise="sqlite")
     log: Log = adapter.open_log(rest, access)
     return log
+
+
+def is_server(url: str | Path) -> bool:
+    """Whether the log at `url` is a server, which may be away while this machine works on."""
+    return getattr(_find(url, "open_log", otherwise="sqlite")[0], "IS_SERVER", False)
 
 
 def open_registry(url: str | Path, access: Access | None = None) -> Registry:

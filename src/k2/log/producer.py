@@ -61,6 +61,8 @@ class Producer:
     def send(self, exchange: Exchange, kind: str, table: pa.Table) -> list[Sent]:
         """Append the rows and return where they are once they are durable.
 
+        Rows that wait in a spool are durable, and are nowhere yet.
+
         `table` has the columns of the kind's latest schema. Raises `Refused` if the exchange was
         declared with other facts, or if the registry holds a schema that this one may not follow.
         """
@@ -131,7 +133,12 @@ class Producer:
 
 
 def _runs(append: Append, offsets: npt.NDArray[np.int64]) -> list[Sent]:
-    """One `Sent` for each run of offsets: a new one begins where another's messages stand."""
+    """One `Sent` for each run of offsets: a new one begins where another's messages stand.
+
+    None for messages that wait on disk for their log: they have no offsets yet.
+    """
+    if len(offsets) == 0:
+        return []
     starts = np.flatnonzero(np.diff(offsets, prepend=offsets[0] - 2) != 1)
     counts = np.diff(starts, append=len(offsets))
     return [

@@ -11,7 +11,7 @@ import click
 
 from k2.cli.options import settings_option
 from k2.cli.show import say
-from k2.cli.stores import opened_log, stop_on_signals
+from k2.cli.stores import opened_log, spooled, stop_on_signals
 from k2.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,11 +26,17 @@ if TYPE_CHECKING:
 def command(settings: Settings, url: tuple[str, ...]) -> None:
     """Bring what the feeds at URL… tell into the log, from where each of them ended last.
 
+    While the log's server is away, records wait in the home folder (see K2_LOG_SPOOL_BYTES).
+
     For example simulator:?symbols=50&rate=20000
     """
     from k2.log import Producer
 
-    with opened_log(settings) as (log, registry), stop_on_signals() as stop:
+    with (
+        stop_on_signals() as stop,
+        opened_log(settings) as (opened, registry),
+        spooled(settings, opened, stop) as log,
+    ):
         producer = Producer(log, registry, settings.log.partitions)
         with ThreadPoolExecutor(len(url), thread_name_prefix="feed") as threads:
             failed = False

@@ -1,5 +1,6 @@
 """Kafka's errors as K2's: what a reader can do about each."""
 
+import re
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
@@ -102,5 +103,6 @@ def cause(error: KafkaException) -> KafkaError:
 
 
 def _text(error: KafkaError) -> str:
-    """Its own words, in one line."""
-    return " ".join((error.str() or error.name()).split())
+    """Its own words, in one line, without the client's notes on its own state."""
+    words = " ".join((error.str() or error.name()).split())
+    return re.sub(r" \(after \d+ms in state \w+[^)]*\)", "", words)
