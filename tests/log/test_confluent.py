@@ -132,12 +132,14 @@ def test_an_unknown_id_is_not_found(registry: Registry) -> None:
 def test_a_subject_made_anew_is_read_anew(
     registry: Registry, other: SchemaRegistryClient, subject: str
 ) -> None:
+    """The client remembers subjects, also those that somebody else has deleted meanwhile."""
     registry.register(subject, V1)
+    assert [each.schema["fields"] for each in registry.versions(subject)] == [V1["fields"]]
     other.delete_subject(subject)
     other.delete_subject(subject, permanent=True)
     with pytest.raises(NotFound):
         registry.versions(subject)
-    registry.register(subject, V2)
+    other.register_schema(subject, Schema(json.dumps(V2), "AVRO"))
     assert [each.schema["fields"] for each in registry.versions(subject)] == [V2["fields"]]
 
 

@@ -68,17 +68,10 @@ class ConfluentRegistry:
             refuse(subject, before[-1], objections(schema, before[-1].schema))
         else:
             self._keep_backward(subject)
-        try:
-            made: int = self._ask(
-                lambda: self._client.register_schema(subject, _avro(schema)),
-                place=f"subject {subject}",
-            )
-        except Refused:
-            # Perhaps only because somebody registered the very same a moment ago.
-            if (known := _find(self._versions(subject), text)) is None:
-                raise
-            return known
-        return made
+        return self._ask(
+            lambda: self._client.register_schema(subject, _avro(schema)),
+            place=f"subject {subject}",
+        )
 
     def check(self, subject: str, schema: Mapping[str, Any]) -> list[str]:
         """Why the schema could not be the subject's next version; empty if it could, or is one."""
@@ -132,15 +125,23 @@ class ConfluentRegistry:
 
     def _keep_backward(self, subject: str) -> None:
         """See to it that the server itself refuses what breaks readers, whoever registers it."""
+        if self._level(subject) != "NONE":
+            return
         try:
-            level = self._ask(lambda: self._client.get_compatibility(subject))
-        except NotFound:
-            level = "NONE"
-        if level == "NONE":
             self._ask(
                 lambda: self._client.set_compatibility(subject, "BACKWARD"),
                 place=f"subject {subject}",
             )
+        except Refused:
+            # Seen from Apicurio: another who set it at the same moment came first.
+            if self._level(subject) == "NONE":
+                raise
+
+    def _level(self, subject: str) -> str:
+        try:
+            return self._ask(lambda: self._client.get_compatibility(subject))
+        except NotFound:
+            return "NONE"
 
     def _parse(self, found: Schema, place: str) -> Mapping[str, Any]:
         if found.schema_type not in (None, "AVRO"):
