@@ -1,4 +1,5 @@
-"""A venue on loopback, small enough to do exactly what a test says: Binance's protocol.
+"""A venue on loopback, small enough to do exactly what a test says: Binance's protocol, and the
+histories of all three.
 
 WebSocket and REST share a port. A test adds trades and says what is sent; faults are attributes.
 """
@@ -8,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -101,12 +103,30 @@ class Venue:
         if self.rest_faults:
             return self.rest_faults.pop(0)
         asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        if parts.path.startswith("/products/"):
+            return answer_of(200, json.dumps(self._coinbase(parts.path.split("/")[2], asked)))
+        if parts.path == "/0/public/Trades":
+            return answer_of(200, self._kraken(asked))
         ids = sorted(set(self.past.get(asked["symbol"], [])))
         if "fromId" in asked:
             ids = [n for n in ids if n >= int(asked["fromId"])][: int(asked["limit"])]
         else:
             ids = ids[-int(asked["limit"]) :]
         return answer_of(200, json.dumps([_row(number) for number in ids]))
+
+    def _coinbase(self, symbol: str, asked: dict[str, str]) -> list[dict[str, Any]]:
+        before = int(asked.get("after", 2**62))
+        ids = sorted(n for n in self.past[symbol] if n < before)[-int(asked["limit"]) :]
+        about = {"price": "91250.12", "size": "0.0031", "side": "sell"}
+        return [about | {"trade_id": n, "time": _time(n)} for n in reversed(ids)]
+
+    def _kraken(self, asked: dict[str, str]) -> str:
+        since = int(asked.get("since", 0)) // 1000
+        ids = sorted(n for n in self.past[asked["pair"]] if T0 + n * 1000 > since)
+        ids = ids[: int(asked["count"])] if "since" in asked else ids[-int(asked["count"]) :]
+        rows = [f'["1.5","2",{_seconds(n)},"b","m","",{n}]' for n in ids]
+        last = (T0 + ids[-1] * 1000) * 1000 if ids else since * 1000
+        return f'{{"error":[],"result":{{"XXBTZUSD":[{",".join(rows)}],"last":"{last}"}}}}'
 
 
 def answer_of(status: int, body: str = "", **headers: str) -> Response:
@@ -134,6 +154,15 @@ def opened() -> Iterator[Venue]:
             thread.join()
             for socket in venue.sockets:
                 socket.close()
+
+
+def _seconds(number: int) -> str:
+    return f"{(T0 + number * 1000) // 10**6}.{(T0 + number * 1000) % 10**6:06}"
+
+
+def _time(number: int) -> str:
+    when = datetime.fromtimestamp(T0 // 10**6, UTC) + timedelta(milliseconds=number)
+    return when.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _acknowledge(asked: dict[str, Any]) -> str:

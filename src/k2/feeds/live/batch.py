@@ -4,34 +4,31 @@ from dataclasses import dataclass, field
 
 from k2.feeds.live import columns
 from k2.feeds.live.columns import Gap, Origin
-from k2.feeds.live.venue import Frame, Parsed, Quote, Trade
+from k2.feeds.live.venue import Frame, Quote, Reject, Trade
 from k2.feeds.port import Records
 
 
 @dataclass
 class Batch:
-    """Rows beside their frames; `parsed` gathers the rejects of reading and of converting."""
+    """Rows beside their frames, and what else was met."""
 
     trades: list[Trade] = field(default_factory=list)
     trade_frames: list[Frame] = field(default_factory=list)
     quotes: list[Quote] = field(default_factory=list)
     quote_frames: list[Frame] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
-    parsed: Parsed = field(default_factory=Parsed)
+    rejects: list[Reject] = field(default_factory=list)
 
     def records(self, origin: Origin, now: int) -> list[Records]:
         """Tables of what there is; `now` (microseconds UTC) is when gaps were noticed."""
         tables = {}
+        rejects = list(self.rejects)
         if self.trades:
-            tables["trades"] = columns.trades_table(
-                self.trades, self.trade_frames, origin, self.parsed
-            )
+            tables["trades"] = columns.trades_table(self.trades, self.trade_frames, origin, rejects)
         if self.quotes:
-            tables["quotes"] = columns.quotes_table(
-                self.quotes, self.quote_frames, origin, self.parsed
-            )
-        if self.parsed.rejects:
-            tables["rejects"] = columns.rejects_table(self.parsed.rejects, origin)
+            tables["quotes"] = columns.quotes_table(self.quotes, self.quote_frames, origin, rejects)
+        if rejects:
+            tables["rejects"] = columns.rejects_table(rejects, origin)
         if self.gaps:
             tables["gaps"] = columns.gaps_table(self.gaps, now, origin)
         return [

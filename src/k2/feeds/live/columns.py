@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from k2.feeds.live.venue import Frame, Parsed, Quote, Reject, Trade
+from k2.feeds.live.venue import Frame, Quote, Reject, Trade
 from k2.feeds.mapped.records import constant
 from k2.feeds.mapped.values import to_decimals
 from k2.model import DICTIONARY_TYPE, TIMESTAMP_TYPE, latest
@@ -44,14 +44,14 @@ class Gap:
 
 
 def trades_table(
-    rows: Sequence[Trade], frames: Sequence[Frame], origin: Origin, out: Parsed
+    rows: Sequence[Trade], frames: Sequence[Frame], origin: Origin, rejects: list[Reject]
 ) -> pa.Table:
-    """The trades that can be read, each with the receive time of its frame; others to `out`."""
+    """The trades that can be read, each with the receive time of its frame; others to `rejects`."""
     symbols, ids, times, prices, quantities, sides, sequences, vendors = zip(*rows, strict=True)
     good = np.ones(len(rows), np.bool_)
     columns = _shared(symbols, times, frames, origin, vendors)
-    columns["price"] = _decimals("price", prices, "trades", frames, good, out)
-    columns["quantity"] = _decimals("quantity", quantities, "trades", frames, good, out)
+    columns["price"] = _decimals("price", prices, "trades", frames, good, rejects)
+    columns["quantity"] = _decimals("quantity", quantities, "trades", frames, good, rejects)
     columns["trade_id"] = pa.array(ids, pa.int64()).cast(pa.string())
     columns["side"] = _dictionary(sides)
     columns["source_sequence"] = pa.array(sequences, pa.int64())
@@ -60,7 +60,7 @@ def trades_table(
 
 
 def quotes_table(
-    rows: Sequence[Quote], frames: Sequence[Frame], origin: Origin, out: Parsed
+    rows: Sequence[Quote], frames: Sequence[Frame], origin: Origin, rejects: list[Reject]
 ) -> pa.Table:
     """The quotes that can be read, as `trades_table` does."""
     symbols, times, *sides, sequences, occurrences, vendors = zip(*rows, strict=True)
@@ -68,7 +68,7 @@ def quotes_table(
     columns = _shared(symbols, times, frames, origin, vendors)
     names = ("bid_price", "bid_quantity", "ask_price", "ask_quantity")
     for name, texts in zip(names, sides, strict=True):
-        columns[name] = _decimals(name, texts, "quotes", frames, good, out)
+        columns[name] = _decimals(name, texts, "quotes", frames, good, rejects)
     columns["source_sequence"] = pa.array(sequences, pa.int64())
     columns["occurrence"] = pa.array(occurrences, pa.int32())
     return _table("quotes", columns, good)
@@ -150,7 +150,7 @@ def _decimals(
     kind: str,
     frames: Sequence[Frame],
     good: Mask,
-    out: Parsed,
+    rejects: list[Reject],
 ) -> pa.Array:
     """Exact decimals; rows that are none are no longer `good`, and rejected once."""
     column = pa.array(texts, pa.string())
@@ -161,7 +161,7 @@ def _decimals(
     for fault in faults:
         if good[fault.row]:
             good[fault.row] = False
-            out.reject(frames[fault.row], kind, fault.reason)
+            rejects.append(Reject(frames[fault.row], kind, fault.reason))
     return values
 
 

@@ -147,7 +147,8 @@ class LiveFeed:
         self._take(frames, batch, now)
         self._take_history(batch, now)
         records = batch.records(self._origin, to_micros(self._clock()))
-        self._rejects += len(batch.parsed.rejects)
+        for each in records:
+            self._rejects += each.table.num_rows if each.kind == "rejects" else 0
         self._gaps += len(batch.gaps)
         return records
 
@@ -251,7 +252,7 @@ class LiveFeed:
         batch.quotes += quotes
         batch.quote_frames += frames
         batch.gaps += gaps
-        batch.parsed.rejects += parsed.rejects
+        batch.rejects += parsed.rejects
         self._skew.add(parsed.delays, self._venue.exchange.name)
 
     def _noticed(self, notice: Notice, link: Link) -> None:

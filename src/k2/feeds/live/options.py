@@ -7,12 +7,15 @@ from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from k2.errors import BadInput
+from k2.feeds.live.venue import nanoseconds
 
 KINDS: Final = ("trades", "quotes")
 SIDES: Final = ("maker", "taker")
 MOST_SYMBOLS: Final = 5_000
 
-_OPTIONS: Final = (*("ws", "rest", "kinds", "stale", "lifetime", "side", "books", "first", "last"),)
+_OPTIONS: Final = (
+    *("ws", "rest", "kinds", "stale", "lifetime", "side", "books", "first", "last", "since"),
+)
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Asked:
     which a stream is doubted. `lifetime`: seconds after which the venue hangs up, if not its usual.
     `side`: whose side the venue's messages tell (None: as it is known). `books`: keep the raw
     changes of the book beside each quote. `ids`: only the trades of these ids (inclusive), from the
-    venue's history, then the feed ends.
+    venue's history, then the feed ends. `since`: a time before them (nanoseconds UTC; 0: not
+    known), for venues whose history goes by time.
     """
 
     symbols: tuple[str, ...]
@@ -35,6 +39,7 @@ class Asked:
     side: str | None = None
     books: bool = False
     ids: tuple[int, int] | None = None
+    since: int = 0
 
 
 def parse(venue: str, rest: str, symbol: str) -> Asked:
@@ -62,6 +67,7 @@ def parse(venue: str, rest: str, symbol: str) -> Asked:
         _one_of(venue, given, "side", SIDES),
         _one_of(venue, given, "books", ("raw",)) is not None,
         _ids(venue, given),
+        _time(venue, given),
     )
 
 
@@ -139,3 +145,16 @@ def _ids(venue: str, given: Mapping[str, str]) -> tuple[int, int] | None:
         found=" to ".join(texts),
         expected="first=ID&last=ID, both inclusive",
     )
+
+
+def _time(venue: str, given: Mapping[str, str]) -> int:
+    if "since" not in given:
+        return 0
+    try:
+        return nanoseconds(given["since"])
+    except ValueError as error:
+        raise BadInput(
+            f"the option since of {venue} is no time",
+            found=given["since"],
+            expected="ISO 8601 with a zone, such as 2026-01-05T00:00:00Z",
+        ) from error

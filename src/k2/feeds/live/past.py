@@ -35,7 +35,7 @@ class PastFeed:
         first, last = asked.ids
         self.name = f"{name}:{first}-{last}"
         self.exchanges: Sequence[Exchange] = (venue.exchange,)
-        start = dict.fromkeys(asked.symbols, Had(first - 1, 0))
+        start = dict.fromkeys(asked.symbols, Had(first - 1, asked.since))
         self._trades = Trades(
             asked.symbols, {**start, **from_json(position).trades}, stale=float("inf")
         )
@@ -56,7 +56,7 @@ class PastFeed:
             batch.trades, batch.trade_frames = self._trades.take(
                 found.parsed.trades, found.parsed.trade_frames, now
             )
-            batch.parsed.rejects += found.parsed.rejects
+            batch.rejects += found.parsed.rejects
         elif isinstance(found, Done):
             batch.gaps += self._trades.done(found, now)
         elif self._trades.open_holes() == 0:

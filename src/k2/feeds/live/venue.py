@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 
@@ -263,6 +264,37 @@ def plain(value: object, what: str) -> str:
     if type(value) is str and _PLAIN.fullmatch(value):
         return value
     raise ValueError(f"{what} {value!r} is no decimal")
+
+
+def digits(value: object, what: str) -> str:
+    """A number as text, written out where it has an exponent; raises `ValueError` naming `what`."""
+    number = text(value, what)
+    if "e" in number or "E" in number:
+        written = Decimal(number)
+        # Written out, a huge exponent would be a huge text.
+        if abs(written.adjusted()) > 100:
+            raise ValueError(f"{what} {number} is too large or too small")
+        return format(written, "f")
+    return number
+
+
+class Ordinals:
+    """Numbers quotes that are equal in all, their receive time included: 0, 1, and so on.
+
+    Those with one receive time come one after the other.
+    """
+
+    def __init__(self) -> None:
+        self._received = -1
+        self._seen: dict[object, int] = {}
+
+    def number(self, received: int, content: object) -> int:
+        """The ordinal of the next quote with this content."""
+        if received != self._received:
+            self._received = received
+            self._seen.clear()
+        self._seen[content] = found = self._seen.get(content, -1) + 1
+        return found
 
 
 def nanoseconds(when: object) -> int:
