@@ -5,8 +5,8 @@ How a document is read, block by block from the top, in an empty folder of its o
 - ```console (or ```sh): lines with `$ ` are typed, the lines below are what they print. A command
   with nothing below it must only succeed. `...` stands for any lines, or the rest of one; behind a
   command, `# ends with 1` is another exit code. `k2`, `curl`, `cat` and `make demo` are run; `cd`
-  and `git clone` are passed over. What runs until Ctrl-C (`demo`, `up`, `serve`) runs until the end
-  of the document.
+  and `git clone` are passed over. What runs until Ctrl-C (`demo`, `up`, `serve`, `venue`) runs
+  until the end of the document.
 - ```python: is run; all of a document's blocks share their names.
 - Any other block is a file, if the line above it ends with its name in backticks and a colon.
 
@@ -31,7 +31,7 @@ from k2.cli.machine import free_port
 
 PORT = "8642"
 TYPED = ("console", "sh")
-NEVER_ENDING = ("demo", "up", "serve")
+NEVER_ENDING = ("demo", "up", "serve", "venue")
 
 
 @dataclass(frozen=True)

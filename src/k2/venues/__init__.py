@@ -103,7 +103,8 @@ def open_venue(
     connection_seconds: float | None = None,
     clock: Callable[[], int] = lambda: time.time_ns() // 1_000,
 ) -> Venue:
-    """Start a venue at `address` (port 0: any that is free) and return once it listens.
+    """Start a venue at `address` (port 0: any that is free) and return once it listens and its
+    market's past, if it has one, is there.
 
     `truth` names a file (.parquet or JSON Lines) for what it does; without one that is kept in
     memory. `connection_seconds` ends each connection after so long, in place of the venue's own

@@ -97,6 +97,8 @@ class Server:
         self._closing: set[asyncio.Task[None]] = set()
         self._failure: Exception | None = None
         self._ended = threading.Event()
+        # A market that began before has its past at once, not while clients ask already.
+        self._tick(clock())
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="venue")
         self._thread.start()
 
