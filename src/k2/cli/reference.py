@@ -76,10 +76,14 @@ _EVERYWHERE: Final = {
 def _command_lines(path: str, command: click.Command) -> Iterator[str]:
     yield ""
     yield f"## {path}"
-    if isinstance(command, click.Group):
-        for name, below in sorted(command.commands.items()):
-            yield from _command_lines(f"{path} {name}", below)
-        return
+    below = sorted(command.commands.items()) if isinstance(command, click.Group) else []
+    if not isinstance(command, click.Group) or command.invoke_without_command:
+        yield from _own_lines(path, command)
+    for name, each in below:
+        yield from _command_lines(f"{path} {name}", each)
+
+
+def _own_lines(path: str, command: click.Command) -> Iterator[str]:
     pieces = [
         piece
         for piece in command.collect_usage_pieces(click.Context(command))

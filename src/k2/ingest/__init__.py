@@ -4,6 +4,7 @@ from k2.ingest.audit import Audit, PartitionAudit, audit
 from k2.ingest.decide import Decided, Decider, table_of
 from k2.ingest.follow import Follower
 from k2.ingest.loss import accept_loss
+from k2.ingest.redrive import Redriven, redrive
 from k2.ingest.settle import Fates, fates_of, following, settle, writing
 from k2.ingest.tail import Pinned, Tail
 from k2.ingest.writer import CommitLimits, Retention, Writer, WriterOptions, group_of
@@ -17,6 +18,7 @@ __all__ = [
     "Follower",
     "PartitionAudit",
     "Pinned",
+    "Redriven",
     "Retention",
     "Tail",
     "Writer",
@@ -26,6 +28,7 @@ __all__ = [
     "fates_of",
     "following",
     "group_of",
+    "redrive",
     "settle",
     "table_of",
     "writing",

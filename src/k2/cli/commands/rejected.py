@@ -1,8 +1,14 @@
 """Records that could not be taken: why, and where they stand."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from k2.cli.ledgers import ledger_command
+from k2.cli.options import need_home, output_options, settings_option
+from k2.cli.show import Output
+from k2.cli.stores import opened_stores
+from k2.settings import Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,9 +27,47 @@ def _placed(table: "pa.Table") -> "pa.Table":
     return table.append_column("place", pc.coalesce(joined(":", "file", "line"), in_log))
 
 
-command = ledger_command(
+_listing = ledger_command(
     "rejected",
     "The newest records that were rejected: why, where they came from and stand in the log.",
     ["kind", "exchange", "place", "column", "reason", "expected", "raw"],
     _placed,
 )
+
+
+@click.pass_context
+def _list(context: click.Context, /, **arguments: Any) -> object:
+    if context.invoked_subcommand is not None:
+        return None
+    return context.invoke(_listing, **arguments)
+
+
+command = click.Group(
+    "rejected",
+    callback=_list,
+    params=_listing.params,
+    help=_listing.help,
+    invoke_without_command=True,
+)
+
+
+@command.command("redrive")
+@output_options
+@settings_option
+def redrive(settings: Settings, output: Output) -> None:
+    """Put rejected records that can be read now back at the log's end, each once.
+
+    They are decided anew there; their old place stays rejected. What a feed could not read from a
+    file is not among them: mend the file and load it again.
+    """
+    import pyarrow as pa
+
+    from k2.ingest import redrive
+    from k2.query import Answer
+
+    need_home(settings)
+    with opened_stores(settings) as stores:
+        done = redrive(stores.log, stores.registry, stores.lake, settings.clock_skew)
+    counts = dict(vars(done))
+    table = pa.table({name: [value] for name, value in counts.items()})
+    output.write(Answer(table, {"rows": 1}), document=counts)
