@@ -31,7 +31,11 @@ _Answer = TypeVar("_Answer")
 
 
 def open_registry(rest: str, access: Access | None = None) -> "ConfluentRegistry":
-    """The registry at the addresses `rest`, signed in to by `access`. Raises `BadInput`."""
+    """The registry at the addresses `rest`, signed in to by `access`.
+
+    Without a `ca` those are trusted whom SSL_CERT_FILE or SSL_CERT_DIR names, or else the public
+    authorities that the package certifi lists. Raises `BadInput` for what cannot work.
+    """
     return ConfluentRegistry(rest, access or Access())
 
 
