@@ -95,7 +95,8 @@ class Link:
         lived = now - self._opened.pop(number, now)
         was_ready = number in self._ready
         self._ready.discard(number)
-        if any(old.number == number for _, old in self._last):
+        if number not in (each.number for each in (self._current, self._next) if each):
+            # One that has done its time.
             self._last = [each for each in self._last if each[1].number != number]
             return False
         self._tell(event.reason)
