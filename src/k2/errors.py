@@ -10,8 +10,7 @@
     └── Broken        an invariant of K2 does not hold: stop and look
 
 Each carries `message`, `place` (file, line, topic, offset), `found`, `expected` and `hint`; the
-command
-line and the HTTP interface print these same fields.
+command line and the HTTP interface print these same fields.
 """
 
 
@@ -93,3 +92,15 @@ class Broken(K2Error):
     """An invariant of K2 does not hold. Nothing may go on from here by itself."""
 
     code = "BROKEN"
+
+
+def fields_of(error: K2Error) -> dict[str, str | None]:
+    """The error as the interfaces' JSON tells it."""
+    return {
+        "code": error.code,
+        "message": error.message,
+        "place": error.place,
+        "found": error.found,
+        "expected": error.expected,
+        "hint": error.hint,
+    }

@@ -183,7 +183,7 @@ def test_a_body_that_grows_is_cut_off(faulty: tuple[Faulty, httpx.Client]) -> No
 def test_only_loopback_is_served(
     host: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main.run(["--home", str(tmp_path / "home"), "serve", "--host", host]) == 1
+    assert main.run(["--home", str(tmp_path / "home"), "serve", "--host", host]) == 2
     assert "open to everyone" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -198,7 +198,7 @@ def test_loopback_hosts_are_served() -> None:
 def test_a_port_that_is_taken_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(Unavailable, match=f"port {port}") as told:
+        with pytest.raises(Unavailable, match=f":{port}: .*in use") as told:
             Server(create_app(Faulty(), dict, audit_seconds=None), "127.0.0.1", port)
     assert told.value.hint
 

@@ -1,5 +1,6 @@
 """The outermost layer: what is imported, how errors are told, which code a command ends with."""
 
+import json
 import os
 import re
 import subprocess
@@ -52,7 +53,7 @@ def test_the_module_is_the_command() -> None:
     [
         (BadInput("x"), 2),
         (NotFound("x"), 1),
-        (Refused("x"), 1),
+        (Refused("x"), 2),
         (Broken("x"), 1),
         (Unavailable("x"), 3),
         (Conflict("x"), 3),
@@ -61,6 +62,15 @@ def test_the_module_is_the_command() -> None:
 )
 def test_exit_codes(error: K2Error, code: int) -> None:
     assert main.exit_code(error) == code
+
+
+def test_scripts_find_the_error_where_they_look_for_the_answer(k2: K2) -> None:
+    ended = k2("trades", "--json")
+    assert ended.code == 2
+    told = json.loads(ended.out)
+    assert told["success"] is False
+    assert told["error"]["code"] == "VALIDATION_ERROR"
+    assert told["error"]["message"] in ended.talk
 
 
 def test_an_error_tells_what_was_expected_and_what_to_do() -> None:

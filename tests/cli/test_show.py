@@ -15,6 +15,7 @@ import pytest
 from k2.cli import chart
 from k2.cli.show import Output, choose_output
 from k2.cli.table import table_lines
+from k2.errors import BadInput
 from k2.query import Answer
 from tests.cli.conftest import K2
 
@@ -86,7 +87,9 @@ def test_wide_characters_keep_columns_straight() -> None:
 def test_a_suffix_chooses_the_format() -> None:
     assert choose_output(None, Path("x.CSV")) == Output("csv", Path("x.CSV"))
     assert choose_output("json", Path("x.csv")).format == "json"
-    assert choose_output(None, Path("x.txt")).format == "table"
+    assert choose_output("table", Path("x.txt")).format == "table"
+    with pytest.raises(BadInput, match=r"x\.xlsx"):
+        choose_output(None, Path("x.xlsx"))
     assert choose_output(None, None) == Output("table")
     assert choose_output("csv", Path("-")) == Output("csv")
 

@@ -175,9 +175,9 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
         raise Unavailable(
-            f"port {port} cannot be had: {error}",
-            place="--port",
-            hint="another server may hold it: choose another port with --port",
+            f"the server cannot listen there: {getattr(error, 'strerror', None) or error}",
+            place=f"{host}:{port}",
+            hint="another server may hold it: --port or K2_SERVE_PORT names another",
         ) from error
 
 

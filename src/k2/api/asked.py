@@ -208,7 +208,7 @@ class BarsAsked(FormatAsked):
     kind: Literal["time"] = Field("time", description="What closes a bar")
     all_trades: Flag = Field(False, description="Take in trades that form no price")
     fill: Flag = Field(False, description="Show intervals without trades as empty bars")
-    last: int = Field(500, ge=1, le=10_000, description="The newest so many bars per symbol")
+    last: int = Field(500, ge=1, le=100_000, description="The newest so many bars per symbol")
     as_of: AsOf | None = None
 
 
@@ -223,7 +223,7 @@ class BarsBatchAsked(Asked):
     kind: Literal["time"] = "time"
     all_trades: bool = False
     fill: bool = False
-    last: Whole = Field(100, ge=1, le=10_000, description="The newest so many bars per symbol")
+    last: Whole = Field(100, ge=1, le=100_000, description="The newest so many bars per symbol")
     as_of: AsOf | None = None
     format: FormatName | None = None
 

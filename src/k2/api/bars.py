@@ -1,13 +1,15 @@
 """Bars: GET /v1/bars/{interval}, POST /v1/bars/batch."""
 
+from dataclasses import replace
 from typing import Annotated
 
+import pyarrow.compute as pc
 from fastapi import APIRouter, Path, Query, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from k2.api import answers, asked, shapes
-from k2.query import Selection
+from k2.query import Answer, Reader, Selection
 
 router = APIRouter(tags=["bars"])
 
@@ -60,9 +62,8 @@ async def _bars(
     interval: str,
     query: asked.BarsAsked | asked.BarsBatchAsked,
 ) -> Response:
-    return await answers.answer(
-        request,
-        lambda reader, seconds: reader.bars(
+    def make(reader: Reader, seconds: float) -> Answer:
+        made = reader.bars(
             wanted,
             interval,
             all_trades=query.all_trades,
@@ -70,7 +71,18 @@ async def _bars(
             last=query.last,
             as_of=query.as_of,
             timeout=seconds,
-        ),
+        )
+        held = made.table.group_by(["symbol", "exchange"]).aggregate([([], "count_all")])
+        if not pc.any(pc.greater_equal(held["count_all"], query.last)).as_py():
+            return made
+        note = f"only the newest {query.last:,} bars of a symbol: earlier ones may be left out"
+        notes = made.meta.get("notes")
+        told = notes if isinstance(notes, list) else []
+        return replace(made, meta={**made.meta, "notes": [*told, note]})
+
+    return await answers.answer(
+        request,
+        make,
         asked=(wanted, interval, query),
         limit=query.last,
         format=query.format,

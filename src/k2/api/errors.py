@@ -12,7 +12,16 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from k2.errors import BadInput, Broken, Conflict, K2Error, NotFound, Refused, Unavailable
+from k2.errors import (
+    BadInput,
+    Broken,
+    Conflict,
+    K2Error,
+    NotFound,
+    Refused,
+    Unavailable,
+    fields_of,
+)
 
 
 class TooLarge(BadInput):
@@ -72,14 +81,8 @@ def to_response(
     more = dict(headers or {})
     if isinstance(error, Unavailable):
         more["Retry-After"] = str(max(1, round(error.retry_after or 1)))
-    fields = {
-        "code": code or _CODE.get(status, error.code),
-        "message": _clean(error.message),
-        "place": _clean(error.place),
-        "found": _clean(error.found),
-        "expected": _clean(error.expected),
-        "hint": _clean(error.hint),
-    }
+    fields = {name: _clean(value) for name, value in fields_of(error).items()}
+    fields["code"] = code or _CODE.get(status, error.code)
     if isinstance(error, TooMany | TooLarge | Unavailable):
         fields["code"] = error.code
     body = {"success": False, "error": fields, "meta": {"correlation_id": correlation_id}}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from k2.cli.supervise import Part
+from k2.errors import Unavailable
 
 _LOOK_SECONDS: Final = 0.1
 
@@ -47,6 +48,19 @@ def wait_until_ready(url: str, given_up: Callable[[float], bool]) -> bool:
             # Not there yet, or there and not ready yet (503).
             continue
     return False
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises `Unavailable` if another process listens there already."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise Unavailable(
+            f"the server cannot listen there: {error.strerror}",
+            place=url_of(host, port),
+            hint="--port or K2_SERVE_PORT names another port",
+        ) from error
 
 
 def free_port(host: str, wanted: int) -> int:

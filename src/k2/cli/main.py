@@ -4,7 +4,9 @@ Exit codes: 0 done, 1 found a problem, 2 wrong usage, 3 unavailable.
 """
 
 import ast
+import gc
 import importlib
+import json
 import logging
 import os
 import sys
@@ -15,7 +17,7 @@ from typing import Final
 
 import click
 
-from k2.errors import BadInput, Conflict, K2Error, Refused, Unavailable
+from k2.errors import BadInput, Conflict, K2Error, NotFound, Refused, Unavailable, fields_of
 
 COMMANDS: Final = "k2.cli.commands"
 INTERRUPTED: Final = 130
@@ -97,7 +99,12 @@ def cli(context: click.Context, home: Path | None, debug: bool, end_with: int | 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line (`arguments` default to those of the process) and exit."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    if code:
+        # An error's frames hold the engine in cycles; found at the interpreter's very end, they
+        # would have it print forty lines about leaks.
+        gc.collect()
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -115,11 +122,11 @@ def run(arguments: Sequence[str]) -> int:
         click.echo(error.format_message(), err=True)
         return 2
     except click.ClickException as error:
-        return _tell(_from_click(error))
+        return _tell(_from_click(error), arguments)
     except K2Error as error:
-        return _tell(error, debug=_wants_debug(arguments))
+        return _tell(error, arguments)
     except OSError as error:
-        return _tell(_from_system(error), debug=_wants_debug(arguments))
+        return _tell(_from_system(error), arguments)
     except Exception as error:  # noqa: BLE001 - the outermost loop: nobody else would tell it
         return _tell_unforeseen(error, arguments)
     return code if isinstance(code, int) else 0
@@ -127,7 +134,9 @@ def run(arguments: Sequence[str]) -> int:
 
 def exit_code(error: K2Error) -> int:
     """1 found a problem, 2 wrong usage, 3 unavailable."""
-    if isinstance(error, BadInput):
+    if isinstance(error, BadInput) or (
+        isinstance(error, Refused) and not isinstance(error, NotFound)
+    ):
         return 2
     if isinstance(error, Unavailable | Conflict):
         return 3
@@ -146,9 +155,12 @@ def to_lines(error: K2Error) -> list[str]:
     return lines
 
 
-def _tell(error: K2Error, *, debug: bool = False) -> int:
-    if debug:
+def _tell(error: K2Error, arguments: Sequence[str]) -> int:
+    if _wants_debug(arguments):
         traceback.print_exception(error, file=sys.stderr)
+    if "--json" in arguments:
+        # A script that reads stdout finds the envelope that HTTP would answer.
+        click.echo(json.dumps({"success": False, "error": fields_of(error), "meta": {}}))
     first, *others = to_lines(error)
     click.secho(first, err=True, fg="red")
     for line in others:

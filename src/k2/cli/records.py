@@ -6,7 +6,14 @@ from typing import Final
 
 import click
 
-from k2.cli.options import as_of_option, output_options, range_options, reader_of, settings_option
+from k2.cli.options import (
+    as_of_option,
+    output_options,
+    range_options,
+    reader_of,
+    settings_option,
+    tell_unknown,
+)
 from k2.cli.show import Output, say
 from k2.errors import BadInput
 from k2.settings import Settings
@@ -68,6 +75,8 @@ def records_command(kind: str, what: str, columns: Sequence[str]) -> click.Comma
                 as_of=as_of,
                 timeout=settings.query.timeout.total_seconds(),
             )
+            if not answer.table.num_rows:
+                tell_unknown(reader, symbol, as_of)
         output.write(answer, columns=chosen or columns, limit=page)
         if output.is_table and answer.next and limit is None:
             say(f"there are more: --limit N, --last N, --csv or --after {answer.next}")

@@ -112,6 +112,13 @@ def choose_output(format_name: str | None, path: Path | None) -> Output:
         path = None
     if format_name is None and path is not None:
         format_name = _SUFFIXES.get(path.suffix.lower())
+        if format_name is None:
+            raise BadInput(
+                f"the name {path.name!r} says no format",
+                place="-o",
+                expected=f"a name that ends with one of {' '.join(_SUFFIXES)}",
+                hint="or an option besides: --csv, --table …",
+            )
     return Output(format_name or "table", path)
 
 
@@ -135,6 +142,8 @@ def _colours(stream: Any) -> bool:
 def _write_file(path: Path, parts: Iterator[bytes]) -> None:
     # Under its name stands the whole answer or what was there before, never half of one.
     unfinished = path.with_name(f".{path.name}.part")
+    if not path.parent.is_dir():
+        raise BadInput("there is no such folder", place=str(path.parent), hint="make it first")
     try:
         with unfinished.open("wb") as file:
             for part in parts:

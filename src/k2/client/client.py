@@ -13,12 +13,15 @@ from datetime import date, datetime
 from typing import Any, Final, TypeAlias
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from k2.errors import BadInput, K2Error, NotFound, Refused, Unavailable
 
 When: TypeAlias = datetime | date | str
 
 _PAGE_ROWS: Final = 100_000
+_MOST_BARS: Final = 100_000
+_BAR_ORDER: Final = [(name, "ascending") for name in ("symbol", "exchange", "start")]
 _ERRORS: Final[Mapping[str, type[K2Error]]] = {
     "VALIDATION_ERROR": BadInput,
     "PAYLOAD_TOO_LARGE": BadInput,
@@ -40,6 +43,8 @@ class Client:
     """
 
     def __init__(self, url: str = "http://127.0.0.1:8642", *, timeout: float = 60.0) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise BadInput("this is no server's address", found=url, expected=f"http://{url}")
         self._url = url.rstrip("/")
         self._timeout = timeout
 
@@ -95,7 +100,9 @@ class Client:
         fill: bool = False,
         as_of: When | None = None,
     ) -> pa.Table:
-        """Time bars: symbol, exchange, start, open, high, low, close, volume, trade_count, vwap."""
+        """All time bars of the range: symbol, exchange, start, open, high, low, close, volume,
+        trade_count, vwap.
+        """
         asked = _present(
             symbol=symbol,
             exchange=exchange,
@@ -104,23 +111,40 @@ class Client:
             all_trades="true" if all_trades else None,
             fill="true" if fill else None,
             as_of=_text(as_of),
+            last=_MOST_BARS,
         )
-        return self._arrow(f"/v1/bars/{interval}", asked)[0]
+        pages: list[pa.Table] = []
+        while True:
+            page = self._arrow(f"/v1/bars/{interval}", asked)[0]
+            edge = _cut_at(page)
+            if edge is None:
+                return pa.concat_tables([page, *pages]).sort_by(_BAR_ORDER) if pages else page
+            # What lies before the edge comes once more, with all that was left out.
+            pages.append(page.filter(pc.greater_equal(page["start"], edge)))
+            asked["end_time"] = edge.as_py().isoformat()
 
-    def summary(self, symbol: str, day: date, *, exchange: str | None = None) -> pa.Table:
-        """One exchange day. Raises `NotFound` when there is none."""
-        path = f"/v1/summary/{urllib.parse.quote(symbol)}/{day.isoformat()}"
-        return self._arrow(path, _present(exchange=exchange))[0]
+    def summary(
+        self,
+        symbol: str,
+        day: date | str,
+        *,
+        exchange: str | None = None,
+        as_of: When | None = None,
+    ) -> pa.Table:
+        """One exchange day, a date or text such as 2014-03-11. Raises `NotFound` if there is
+        none.
+        """
+        path = f"/v1/summary/{urllib.parse.quote(symbol)}/{_text(day)}"
+        return self._arrow(path, _present(exchange=exchange, as_of=_text(as_of)))[0]
 
     def symbols(self, *, exchange: str | None = None) -> pa.Table:
         """What is traded, and how many trades and quotes of it there are."""
         return self._arrow("/v1/symbols", _present(exchange=exchange))[0]
 
     def audit(self) -> Mapping[str, Any]:
-        """Every record's fate by partition, as the server found it last."""
+        """Every record's fate, found afresh: `ok`, and `partitions` with the counts of each."""
         answer = json.loads(self._get("/v1/audit", {}, None, "application/json")[0])
-        found: Mapping[str, Any] = answer["data"][0]
-        return found
+        return {"ok": answer["meta"]["ok"], "partitions": answer["data"]}
 
     def _arrow(
         self, path: str, asked: Mapping[str, Any] | None = None, body: object = None
@@ -159,6 +183,15 @@ def _translated(error: urllib.error.HTTPError) -> K2Error:
         return Unavailable(f"the server answered {error.code} {error.reason}", place=error.url)
     kind = _ERRORS.get(told["code"], K2Error)
     return kind(told["message"], place=told.get("place"), hint=told.get("hint"))
+
+
+def _cut_at(bars: pa.Table) -> pa.Scalar | None:
+    """From which start on the page has all bars, where some symbol at some exchange has as many
+    as a page may have; else None.
+    """
+    held = bars.group_by(["symbol", "exchange"]).aggregate([("start", "min"), ([], "count_all")])
+    full = held.filter(pc.greater_equal(held["count_all"], _MOST_BARS))
+    return pc.max(full["start_min"]) if full.num_rows else None
 
 
 def _present(**asked: Any) -> dict[str, Any]:

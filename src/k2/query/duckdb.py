@@ -381,7 +381,8 @@ def _translate(error: duckdb.Error, of_user: bool) -> K2Error:
         case duckdb.PermissionException():
             return Refused(f"not allowed: {first}")
         case duckdb.OutOfRangeException() | duckdb.ConversionException():
-            return BadInput(f"a value is out of range: {first}")
+            hint = "price::DECIMAL(28,8) * quantity has room" if "DECIMAL(18)" in first else None
+            return BadInput(f"a value is out of range: {first}", hint=hint)
         case duckdb.InternalException() | duckdb.FatalException():
             return Broken(f"the engine failed: {first}")
     if _DAMAGE.search(first):

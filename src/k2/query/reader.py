@@ -12,7 +12,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from k2.errors import NotFound
+from k2.errors import BadInput, NotFound
 from k2.lake import LEDGERS, RECORD_TABLES
 from k2.log import Access
 from k2.query.answer import Answer, told
@@ -33,7 +33,7 @@ from k2.query.selection import Selection, check_count, check_text
 from k2.query.state import State
 from k2.query.stopping import limited
 
-PRICE_NOTE: Final = "only trades that form prices; all_trades takes the others in"
+PRICE_NOTE: Final = "only trades that form prices; --all-trades (all_trades) takes the others in"
 _TRADED: Final = ("trades", "quotes")
 
 
@@ -190,16 +190,33 @@ class Reader:
             table = self._engine.run(made, {"rows": source})
             return Answer(table, told([], table, began))
 
-    def sql(self, text: str, *, limit: int | None = None, timeout: float | None = None) -> Answer:
+    def sql(
+        self,
+        text: str,
+        *,
+        limit: int | None = None,
+        as_of: str | None = None,
+        timeout: float | None = None,
+    ) -> Answer:
         """The answer of one read-only SELECT over the tables of records, tail included,
         and the ledgers. It reaches no files, network or settings.
+
+        The ledgers tell of all time: with `as_of` they are refused.
         """
         with limited(timeout):
             began = time.perf_counter()
             if limit is not None:
                 check_count("limit", limit)
             names = sorted(self._engine.reads(text, (*RECORD_TABLES, *LEDGERS)))
-            views = {name: self._state.view(name) for name in names if name in RECORD_TABLES}
+            views = {
+                name: self._state.view(name, as_of=as_of) for name in names if name in RECORD_TABLES
+            }
+            if as_of is not None and (not views or len(views) < len(names)):
+                raise BadInput(
+                    "only tables of records can be read as of a moment, not ledgers",
+                    found=", ".join(name for name in names if name not in views) or "no table",
+                    expected=", ".join(RECORD_TABLES),
+                )
             sources: dict[str, Source | pa.Table] = {
                 name: views[name].source(views[name].select())
                 if name in views
@@ -208,7 +225,7 @@ class Reader:
             }
             table, more = self._engine.ask(text, sources, limit=limit)
             notes = [f"only the first {limit:,} rows; there are more"] if more else []
-            return Answer(table, told(views.values(), table, began, notes=notes))
+            return Answer(table, told(views.values(), table, began, as_of=as_of, notes=notes))
 
     def status(self) -> dict[str, object]:
         """Records per second, lag, freshness, snapshot: what a status strip shows, JSON-ready."""
@@ -262,6 +279,7 @@ def open_reader(
         registry_access=registry_access,
         lake=lake,
         skew=skew,
+        clock=clock,
     )
     engine = DuckDB(folders=[state.lake.folder / "tables"], memory=memory, spill=home / "spill")
     pulse = Pulse(state, clock)

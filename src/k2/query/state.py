@@ -1,11 +1,12 @@
 """What the reader reads from: log, registry and lake of one home, pinned to views of tables."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, time, timedelta
 from pathlib import Path
 from typing import Final
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
@@ -17,6 +18,7 @@ from k2.model import Exchange, Topic
 from k2.query.page import Page
 from k2.query.port import LogRange, Pin, Source
 from k2.query.selection import check_text
+from k2.query.times import parse_when
 from k2.query.view import View
 
 _TAIL_ROWS: Final = 2_000_000
@@ -38,8 +40,10 @@ class State:
         log_access: Access | None = None,
         registry_access: Access | None = None,
         lake: Path | None = None,
+        clock: Callable[[], datetime],
         skew: timedelta = timedelta(minutes=5),
     ) -> None:
+        self._clock = clock
         with ExitStack() as stack:
             self.log: Log = stack.enter_context(
                 closing(open_log(log or home / "log.db", log_access))
@@ -135,11 +139,33 @@ class State:
                 f"there is no snapshot {as_of}", hint="`snapshots` lists those there are"
             )
         try:
-            return self.lake.resolve_as_of(kind, as_of)
+            return self.lake.resolve_as_of(kind, self._moment(kind, as_of))
         except OverflowError as error:
             raise BadInput(
                 f"{as_of!r} is no time that can be", expected="2014-03-10T23:00:00Z"
             ) from error
+
+    def _moment(self, kind: str, as_of: str) -> datetime | str:
+        """The time that is meant, a date being the midnight at its exchange; else an id or tag."""
+        try:
+            when = parse_when(as_of, self._clock())
+        except BadInput:
+            # Whether it is a tag is for the lake to say.
+            return as_of
+        if not isinstance(when, datetime):
+            zones = {e.zone for e in self.lake.table(kind).snapshot().exchanges.values()}
+            if len(zones) != 1:
+                raise BadInput(
+                    f"{as_of} begins at different times at different exchanges",
+                    expected=f"a time with a zone, such as {as_of}T00:00:00Z",
+                )
+            when = datetime.combine(when, time(), ZoneInfo(zones.pop()))
+        if when > self._clock():
+            raise BadInput(
+                f"{as_of} is yet to come: what K2 will hold by then is not known",
+                hint="without it, the answer is the newest",
+            )
+        return when
 
     def _history(self, snapshot: Snapshot, pin: Pin | None) -> View:
         of = definition(snapshot.table)

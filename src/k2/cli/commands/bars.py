@@ -5,7 +5,14 @@ from datetime import date, datetime
 
 import click
 
-from k2.cli.options import as_of_option, output_options, range_options, reader_of, settings_option
+from k2.cli.options import (
+    as_of_option,
+    output_options,
+    range_options,
+    reader_of,
+    settings_option,
+    tell_unknown,
+)
 from k2.cli.show import Output
 from k2.settings import Settings
 
@@ -51,6 +58,8 @@ def command(
             as_of=as_of,
             timeout=settings.query.timeout.total_seconds(),
         )
+        if not answer.table.num_rows:
+            tell_unknown(reader, symbol, as_of)
     output.write(answer, style=colour_of_bar)
     if output.on_terminal:
         for line in sparklines(answer.table, shutil.get_terminal_size().columns):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from k2.cli.machine import free_port, parts_of, url_of, wait_until_ready
+from k2.cli.machine import check_port, free_port, parts_of, url_of, wait_until_ready
 from k2.cli.show import say
 from k2.cli.stores import stop_on_signals
 from k2.cli.supervise import Supervisor
@@ -51,6 +51,7 @@ def command(
         settings = load_settings(folder, environment)
         host = settings.serve.host
         chosen = port or free_port(host, settings.serve.port)
+        check_port(host, chosen)
         feed = f"simulator:?symbols={symbols}&rate={rate}"
         ended = threading.Event()
 

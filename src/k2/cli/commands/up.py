@@ -5,7 +5,7 @@ import threading
 
 import click
 
-from k2.cli.machine import parts_of, url_of, wait_until_ready
+from k2.cli.machine import check_port, parts_of, url_of, wait_until_ready
 from k2.cli.options import settings_option
 from k2.cli.show import say
 from k2.cli.stores import stop_on_signals
@@ -25,6 +25,8 @@ def command(settings: Settings, feeds: tuple[str, ...]) -> int:
     if not feeds:
         say("no feed is set (K2_FEEDS): writer and server run alone")
     host, port = settings.serve.host, settings.serve.port
+    # Else somebody else's server would be taken for this one.
+    check_port(host, port)
     ended = threading.Event()
 
     def tell() -> None:

@@ -1,0 +1,80 @@
+"""The Python client against a running server: the reader's own answers, whole."""
+
+import threading
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from k2.api import Server, create_app
+from k2.client import Client, client
+from k2.errors import BadInput, NotFound, Unavailable
+from k2.query import Reader, Selection
+from tests.api.conftest import audit_of, home, reader
+
+__all__ = ["home", "reader"]
+
+
+@pytest.fixture
+def k2(home: Path, reader: Reader) -> Iterator[Client]:
+    server = Server(create_app(reader, audit_of(home), audit_seconds=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield Client(server.url)
+    finally:
+        server.stop()
+        thread.join()
+
+
+def plain(table: pa.Table) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = table.to_pylist()
+    return rows
+
+
+def test_records_are_those_of_the_reader(k2: Client, reader: Reader) -> None:
+    symbol = reader.symbols().table["symbol"][0].as_py()
+    wanted = reader.records("trades", Selection((symbol,))).table
+    assert plain(k2.trades(symbol)) == plain(wanted)
+    assert k2.trades(symbol).schema.field("price").type == pa.decimal128(18, 8)
+    assert plain(k2.last(symbol, 5)) == plain(wanted.slice(wanted.num_rows - 5))
+
+
+def test_bars_are_all_of_the_range(
+    k2: Client, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    symbol = reader.symbols().table["symbol"][0].as_py()
+    wanted = reader.bars(Selection((symbol,)), "1s").table
+    assert wanted.num_rows > 7
+    assert plain(k2.bars(symbol, "1s")) == plain(wanted)
+    # Page by page they are the same.
+    monkeypatch.setattr(client, "_MOST_BARS", 3)
+    assert plain(k2.bars(symbol, "1s")) == plain(wanted)
+    end = wanted["start"][4].as_py()
+    early = wanted.filter(pc.less(wanted["start"], end))
+    assert plain(k2.bars(symbol, "1s", end=end)) == plain(early)
+
+
+def test_a_day_is_a_date_or_text(k2: Client, reader: Reader) -> None:
+    symbol = reader.symbols().table["symbol"][0].as_py()
+    day = reader.records("trades", Selection((symbol,))).table["timestamp"][0].as_py().date()
+    assert plain(k2.summary(symbol, day)) == plain(k2.summary(symbol, day.isoformat()))
+    with pytest.raises(NotFound):
+        k2.summary(symbol, date(1999, 1, 1))
+
+
+def test_the_audit_tells_of_every_partition(k2: Client) -> None:
+    found = k2.audit()
+    assert found["ok"] is True
+    assert {row["topic"].split(".")[2] for row in found["partitions"]} == {"trades", "quotes"}
+
+
+def test_what_cannot_be_reached_is_told() -> None:
+    with pytest.raises(BadInput, match=r"127\.0\.0\.1:1"):
+        Client("127.0.0.1:1")
+    with pytest.raises(Unavailable) as told:
+        Client("http://127.0.0.1:1").symbols()
+    assert told.value.hint
