@@ -49,6 +49,8 @@ def test_trades_are_numbers_with_the_pairs_digits(venue: OpenVenue) -> None:
     assert kinds.count("snapshot") == 2
     trades = [t for f in frames if f["type"] == "update" for t in f["data"]]
     assert all(set(trade) == TRADE for trade in trades)
+    # What an order filled in comes in one message.
+    assert {len(f["data"]) for f in frames if f["type"] == "update"} == {1, 2}
     assert all(isinstance(t["price"], Decimal) and isinstance(t["trade_id"], int) for t in trades)
     assert {-t["price"].as_tuple().exponent for t in trades if t["symbol"] == "BTC/USD"} == {1}
     assert {-t["qty"].as_tuple().exponent for t in trades} == {8}

@@ -47,15 +47,21 @@ class Kraken:
     def __init__(self, floor: Floor) -> None:
         self._floor = floor
         self._rest = Rest(floor)
+        self._open_orders: dict[int, list[Trade]] = {}
 
     def hear_event(self, event: Event, wanted: Collection[str]) -> Iterator[Message]:
         """Everything at once."""
         symbol = self._floor.symbols[event.symbol]
         if isinstance(event, Trade):
             if (stream := f"trade:{symbol.name}") in wanted:
-                body = trade_text("update", [event], symbol)
-                numbers = (event.number, event.number)
-                yield Message(stream, "trades", event.symbol, event.time, body, *numbers)
+                fills = [*self._open_orders.pop(event.symbol, ()), event]
+                # All fills of a market order come in one message.
+                if (event.number - FIRST_TRADE) % 4 == 1:
+                    self._open_orders[event.symbol] = fills
+                else:
+                    body = trade_text("update", fills, symbol)
+                    numbers = (fills[0].number, event.number)
+                    yield Message(stream, "trades", event.symbol, event.time, body, *numbers)
             if (stream := f"ticker:{symbol.name}") in wanted:
                 body = ticker_text(self._floor, symbol, "update", event.time)
                 yield Message(stream, "quotes", event.symbol, event.time, body)
