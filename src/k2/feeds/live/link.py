@@ -14,7 +14,7 @@ from k2.feeds.live.venue import Plan
 FIRST_WAIT: Final = 0.25
 LONGEST_WAIT: Final = 30.0
 """Seconds before a connection is tried again: they double, and a random half is added."""
-GOOD_SECONDS: Final = 10.0
+GOOD_SECONDS: Final = 3.0
 """A connection that lived so long was good: the next wait begins at the first again."""
 OVERLAP: Final = 1.0
 """So long the last connection goes on beside the next, for what was on its way."""
