@@ -398,3 +398,22 @@ def test_threads_that_end_leave_no_connection_behind(log: SqliteLog) -> None:
     descriptors = Path("/proc/self/fd")
     names = [os.readlink(each) for each in descriptors.iterdir() if each.is_symlink()]
     assert sum(name.endswith("/log.db") for name in names) <= 2
+
+
+def test_readers_see_an_append_whole_or_not_at_all(log: SqliteLog) -> None:
+    done = threading.Event()
+    torn: list[tuple[int, int]] = []
+
+    def watch() -> None:
+        while not done.is_set():
+            end, found = log.end_offset("t", 0), len(read(log, max_bytes=1 << 30))
+            if end % 1000 or found % 1000 or found < end:
+                torn.append((end, found))
+
+    reader = threading.Thread(target=watch)
+    reader.start()
+    for _ in range(8):
+        append(log, [bytes(1500)] * 1000)  # more than one stored batch
+    done.set()
+    reader.join()
+    assert torn == []

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from k2.errors import NotFound
+from k2.errors import NotFound, Unavailable
 from k2.log.kafka.cluster import Cluster
 from k2.log.kafka.collector import held_off
 from k2.log.kafka.errors import cause, is_final, translate
@@ -28,6 +28,7 @@ _FETCH_BYTES: Final = 4 << 20
 _CHUNK_MESSAGES: Final = 20_000
 _FIRST_GUESS_BYTES: Final = 200
 _WAIT_SECONDS: Final = 0.2
+_AGAIN_SECONDS: Final = 0.05
 _NOWHERE: Final = -1
 _COLUMN_BYTES: Final = 1 << 30
 """Most that goes into one column: its offsets are 32 bits wide."""
@@ -40,11 +41,6 @@ class Taken:
     offsets: npt.NDArray[np.int64]
     keys: list[bytes | None]
     values: list[bytes | None]
-
-    @property
-    def size(self) -> int:
-        """Bytes of the values."""
-        return sum(map(len, filter(None, self.values)))
 
 
 class Cursor:
@@ -83,38 +79,53 @@ class Cursor:
 
     def read(self, offset: int, max_bytes: int) -> list[Batch]:
         """As `Log.read`."""
-        parts: list[Taken] = []
-        left = min(max_bytes, _COLUMN_BYTES)
+        offsets: list[npt.NDArray[np.int64]] = []
+        columns: list[pa.BinaryArray] = []
+        left, reached = min(max_bytes, _COLUMN_BYTES), offset
         while left > 0:
             count = int(max(1, min(left / self._message_bytes, _CHUNK_MESSAGES)))
-            taken = self.take(count) if parts else self.begin(offset, count)
+            taken = self.take(count) if columns else self.begin(offset, count)
             if taken is None:
                 return []
-            parts.append(taken)
+            if self.next_offset == _NOWHERE:
+                break
+            reached = self.next_offset
+            offsets.append(taken.offsets)
+            columns.append(pa.array(taken.values, pa.binary()))
             if taken.values:
-                self._message_bytes = max(1.0, taken.size / len(taken.values))
-            left -= taken.size + len(taken.values)
+                self._message_bytes = columns[-1].nbytes / len(taken.values)
+            left -= columns[-1].nbytes
             if len(taken.values) < count:
                 break
-        return [_to_batch(self._topic, self._partition, parts, self.next_offset)]
+        messages = columns[0] if len(columns) == 1 else pa.concat_arrays(columns)
+        if messages.null_count:
+            messages = messages.fill_null(b"")
+        ids, values = from_wire(messages)
+        every = np.concatenate(offsets)
+        return [Batch(self._topic, self._partition, every, ids, values, reached)]
 
     def begin(self, offset: int, count: int, *, keys: bool = False) -> Taken | None:
         """Up to `count` messages from `offset` on, or a jump over none; None if the end is there.
 
         Raises `NotFound` outside of the log.
         """
+        patience = time.monotonic() + self._cluster.place.timeout
         if offset == self.next_offset:
             taken = self.take(count, keys=keys)
-            if self.next_offset != offset:
+            if self.next_offset not in (offset, _NOWHERE):
                 return taken
-        end = self._cluster.end(self._topic, self._partition)
-        if offset == end:
-            return None
-        if offset != self.next_offset or not 0 <= offset < end:
-            self._check(offset, end)
-            self._consumer.assign([TopicPartition(self._physical, self._partition, offset)])
-            self.next_offset = offset
-        return self._wait_for(count, keys)
+        while True:
+            end = self._cluster.end(self._topic, self._partition)
+            if offset == end:
+                return None
+            if offset != self.next_offset or not 0 <= offset < end:
+                self._check(offset, end)
+                self._consumer.assign([TopicPartition(self._physical, self._partition, offset)])
+                self.next_offset = offset
+            taken = self._wait_for(offset, count, keys, patience)
+            if self.next_offset != _NOWHERE:
+                return taken
+            time.sleep(_AGAIN_SECONDS)
 
     def _check(self, offset: int, end: int) -> None:
         start = self._cluster.start(self._topic, self._partition)
@@ -128,17 +139,19 @@ class Cursor:
                 else "the log is shorter than whoever asks believes: was it made anew?",
             )
 
-    def _wait_for(self, count: int, keys: bool) -> Taken:
-        """Messages, or a jump, that are known to come."""
-        began, before = time.monotonic(), self.next_offset
+    def _wait_for(self, offset: int, count: int, keys: bool, patience: float) -> Taken:
+        """Messages, or a jump, that are known to come; standing nowhere, if the client stopped."""
+        began = time.monotonic()
         while True:
             taken = self.take(count, _WAIT_SECONDS, keys=keys)
-            if self.next_offset != before:
-                return taken
             reason = self._cluster.reason(began)
-            late = time.monotonic() - began > self._cluster.place.timeout
-            if late or (reason is not None and is_final(reason)):
+            late = time.monotonic() > patience or (reason is not None and is_final(reason))
+            if self.next_offset not in (offset, _NOWHERE):
+                return taken
+            if late:
                 raise translate(KafkaError(KafkaError._TIMED_OUT), self._place, reason)
+            if self.next_offset == _NOWHERE:
+                return taken
 
     def take(self, count: int, wait_seconds: float = 0.0, *, keys: bool = False) -> Taken:
         """Up to `count` messages that are here already, or come while waiting for the first."""
@@ -166,9 +179,13 @@ class Cursor:
                 # All before it was returned, or never held a message.
                 self.next_offset = max(self.next_offset, event.offset() or 0)
                 continue
-            self.next_offset = _NOWHERE  # the client stopped: it has to be sent there anew
-            if not error.retriable():
-                raise translate(error, self._place, self._cluster.reason(0.0))
+            # The client stopped there, perhaps at a topic that was made anew meanwhile: what it
+            # had is left, and it is sent there again once the log was asked.
+            self.forget()
+            failed = translate(error, self._place, self._cluster.reason(0.0))
+            if not isinstance(failed, NotFound | Unavailable):
+                raise failed
+            return []
         return [message for message in found if message.error() is None]
 
     def forget(self) -> None:
@@ -190,13 +207,3 @@ def _offsets(messages: Sequence[Message]) -> npt.NDArray[np.int64]:
     if last - first + 1 == len(messages):
         return np.arange(first, last + 1, dtype=np.int64)
     return np.array(list(map(Message.offset, messages)), np.int64)
-
-
-def _to_batch(topic: str, partition: int, parts: Sequence[Taken], next_offset: int) -> Batch:
-    columns = [pa.array(part.values, pa.binary()) for part in parts]
-    messages = columns[0] if len(columns) == 1 else pa.concat_arrays(columns)
-    if messages.null_count:
-        messages = messages.fill_null(b"")
-    ids, values = from_wire(messages)
-    offsets = np.concatenate([part.offsets for part in parts])
-    return Batch(topic, partition, offsets, ids, values, next_offset)

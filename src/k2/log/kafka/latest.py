@@ -36,10 +36,12 @@ class Latest:
             return dict(sorted(self._values.items()))
 
     def _take(self, key: bytes, value: bytes | None) -> None:
+        # Anybody may write there: what is no text is shown as far as it is.
+        name = key.decode(errors="replace")
         if value is None:
-            self._values.pop(key.decode(), None)
+            self._values.pop(name, None)
         else:
-            self._values[key.decode()] = value.decode()
+            self._values[name] = value.decode(errors="replace")
 
     def close(self) -> None:
         """Let go of the connection."""
