@@ -109,6 +109,14 @@ def test_a_missing_message_loses_the_books_and_no_trade() -> None:
     assert rows(found, "quotes", "bid_price") == [("100",), ("101",), ("100",)]
 
 
+def test_a_crossed_book_is_lost() -> None:
+    """A snapshot that is older than the changes after it: only this can be seen of it."""
+    start = book(0, ("bid", "100", "1"), ("offer", "101", "1"), kind="snapshot")
+    found = read(start, book(1, ("bid", "101", "1")), book(2, ("bid", "101", "0")))
+    assert [n.reason for n in found.notices] == ["the book of BTC-USD is crossed"]
+    assert len(found.quotes) == 1
+
+
 def test_raw_books_keep_every_change() -> None:
     found = read(
         book(0, ("bid", "100", "1"), kind="snapshot"), book(1, ("bid", "99", "2")), books=True

@@ -1,8 +1,9 @@
 """Coinbase, live: `coinbase:BTC-USD,ETH-USD[?ws=URL&rest=URL&kinds=trades,quotes&stale=30]`.
 
 Quotes are the best levels of a book kept from `level2` (the ticker tells them only when a trade
-happens). L2: with `books=raw` every change of a book is a quote record whose `vendor_data` holds
-the venue's own event; a snapshot begins each connection, the numbers of its messages the order.
+happens). Only the numbers of its messages prove it: one that is missing, or sides that cross, make
+the connection be replaced. L2: with `books=raw` every change of a book is a quote record whose
+`vendor_data` holds the venue's own event; a snapshot begins each connection.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -220,6 +221,9 @@ class CoinbaseParser:
             book.set(_SIDES[update["side"]], price, quantity)
             if not snapshot:
                 at = update.get("event_time", at)
+        if book.is_crossed():
+            self._lose(f"the book of {symbol} is crossed", frame, out)
+            return
         best = book.best()
         if best == self._told.get(symbol) and not self._raw:
             return

@@ -40,6 +40,9 @@ class _Side:
                 del self._levels[key]
             del self._keys[:-depth]
 
+    def best_key(self) -> Decimal | None:
+        return self._keys[-1] if self._keys else None
+
     def best(self) -> Level | None:
         return self._levels[self._keys[-1]] if self._keys else None
 
@@ -65,6 +68,12 @@ class Book:
     def best(self) -> tuple[Level | None, Level | None]:
         """Best bid and ask; None for a side that is empty."""
         return self._sides[BID].best(), self._sides[ASK].best()
+
+    def is_crossed(self) -> bool:
+        """Whether the best bid is not below the best ask, as no true book is."""
+        bid, ask = self._sides[BID].best_key(), self._sides[ASK].best_key()
+        # An ask's key is its price with the sign turned.
+        return bid is not None and ask is not None and bid + ask >= 0
 
     def first(self, side: str, count: int) -> list[Level]:
         """The `count` best levels of a side, the best first."""
