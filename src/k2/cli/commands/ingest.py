@@ -44,12 +44,17 @@ def command(settings: Settings, until_caught_up: bool, accepted: tuple[str, ...]
                 stop, until_caught_up=True
             )
             return
+
+        def ended() -> bool:
+            # A load that commits by itself holds the sign until it is done.
+            is_held()
+            return stop()
+
         membership = stores.log.join(group_of(stores.lake))
         try:
             writer = Writer(
                 stores.log, stores.registry, stores.lake, options, membership=membership
             )
-            # A load that commits by itself holds the sign until it is done.
-            writer.run(lambda: stop() or (is_held() and False))
+            writer.run(ended)
         finally:
             membership.leave()
