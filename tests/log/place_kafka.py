@@ -10,4 +10,5 @@ from tests.servers.kafka import Kafka
 
 def fresh(request: pytest.FixtureRequest, folder: Path) -> str:
     broker: Kafka = request.getfixturevalue("kafka")
-    return f"kafka:{broker.bootstrap}?prefix={uuid4().hex}."
+    # A broker that gets no processor for a second is taken for dead by its own controller.
+    return f"kafka:{broker.bootstrap}?prefix={uuid4().hex}.&timeout=30"

@@ -25,7 +25,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # their `__al
     OffsetSpec,
 )
 
-from k2.errors import BadInput, NotFound
+from k2.errors import BadInput, NotFound, Unavailable
 from k2.log.kafka.errors import cause, is_final, translate
 from k2.log.port import Access
 from k2.model import Topic
@@ -219,10 +219,9 @@ class Cluster:
             except (KafkaException, NotYet) as error:
                 self.admin.poll(0)
                 found = _what(error)
-                reason = self.reason(began)
-                final = reason is not None and is_final(reason)
-                if final or not _is_passing(found) or left <= 0:
-                    raise translate(found, place, reason) from error
+                told = translate(found, place, self.reason(began))
+                if not isinstance(told, Unavailable) or left <= 0:
+                    raise told from error
             time.sleep(0.05)
 
     def topics(self) -> Mapping[str, int]:
@@ -356,31 +355,3 @@ def _what(error: Exception) -> KafkaError:
     if isinstance(error, KafkaException):
         return cause(error)
     return KafkaError(KafkaError._TIMED_OUT)
-
-
-def _is_passing(error: KafkaError) -> bool:
-    """Whether the same question may be answered a little later."""
-    code = error.code()
-    if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
-        return False
-    return error.retriable() or code in _PASSING
-
-
-_PASSING: Final = frozenset(
-    {
-        KafkaError._TRANSPORT,
-        KafkaError._TIMED_OUT,
-        KafkaError._TIMED_OUT_QUEUE,
-        KafkaError._ALL_BROKERS_DOWN,
-        KafkaError._RESOLVE,
-        KafkaError._WAIT_CACHE,
-        KafkaError._NOENT,  # "no leaders found": what was known of the topic grew old
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.BROKER_NOT_AVAILABLE,
-        KafkaError.NOT_CONTROLLER,
-        KafkaError.REQUEST_TIMED_OUT,
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-    }
-)
