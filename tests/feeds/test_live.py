@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from k2.feeds import open_feed
 from k2.feeds.live.feed import LiveFeed
 from tests.feeds.venue import Venue, answer_of, opened, quote, trade
+from tests.servers.certificates import make_certificates
 
 SECONDS = 20
 
@@ -137,6 +139,7 @@ def test_a_skipped_trade_is_filled_while_live_goes_on(venue: Venue) -> None:
         assert "gaps" not in feed.rows
 
 
+@pytest.mark.slow
 def test_what_the_venue_no_longer_has_is_given_up_and_told(venue: Venue) -> None:
     with followed(venue) as feed:
         venue.trades(1, 2)
@@ -167,6 +170,7 @@ def test_a_broken_message_harms_no_neighbour_on_the_wire(venue: Venue) -> None:
         assert feed.feed.health().rejects == 3
 
 
+@pytest.mark.slow
 def test_retry_after_is_obeyed_by_both_interfaces(venue: Venue) -> None:
     venue.handshake_faults = [answer_of(429, Retry_After="1")]
     began = time.monotonic()
@@ -183,6 +187,7 @@ def test_retry_after_is_obeyed_by_both_interfaces(venue: Venue) -> None:
         assert len(venue.requests) == 5
 
 
+@pytest.mark.slow
 def test_the_next_connection_is_open_before_the_cut_off(venue: Venue) -> None:
     with followed(venue, "&lifetime=1") as feed:
         number = 0
@@ -223,6 +228,7 @@ def test_a_quiet_market_is_no_stale_stream(venue: Venue) -> None:
         assert len(venue.sockets) == 1
 
 
+@pytest.mark.slow
 def test_a_refused_subscription_is_told_once_and_tried_again(
     venue: Venue, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -238,6 +244,7 @@ def test_a_refused_subscription_is_told_once_and_tried_again(
     assert "Invalid (code 2)" in told[0]
 
 
+@pytest.mark.slow
 def test_maintenance_is_the_cause_that_is_told(venue: Venue) -> None:
     with followed(venue) as feed:
         venue.trades(1)
@@ -252,6 +259,26 @@ def test_maintenance_is_the_cause_that_is_told(venue: Venue) -> None:
         feed.until(lambda: feed.gaps("trades") != [], "given up")
         assert feed.gaps("quotes") == [("BTCUSDT", None, None, "maintenance")]
         assert feed.gaps("trades") == [("BTCUSDT", 2, 2, "maintenance")]
+
+
+def test_only_a_trusted_certificate_is_talked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = make_certificates(tmp_path)
+    with opened(made.server) as venue:
+        monkeypatch.setenv("SSL_CERT_FILE", str(made.stranger))
+        url = f"binance:BTCUSDT?{venue.options}"
+        feed = open_feed(url, None, lambda: datetime.now(UTC))
+        assert isinstance(feed, LiveFeed)
+        stranger = Followed(feed)
+        stranger.until(lambda: "certificate verify failed" in caplog.text, "refused")
+        feed.close()
+        assert venue.sockets == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(made.ca))
+        with followed(venue) as found:
+            venue.past["BTCUSDT"] = [2]
+            venue.trades(1, 3)
+            found.until_ids(1, 2, 3)
 
 
 def test_a_read_does_not_block(venue: Venue) -> None:

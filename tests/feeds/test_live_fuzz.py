@@ -120,7 +120,7 @@ def test_fuzzed_messages(which: int, data: st.DataObject) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("which", range(3))
-@settings(max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5_000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_many_fuzzed_messages(which: int, data: st.DataObject) -> None:
     check(which, data)

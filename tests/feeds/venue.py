@@ -5,11 +5,13 @@ WebSocket and REST share a port. A test adds trades and says what is sent; fault
 """
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -52,7 +54,7 @@ class Venue:
         self.rest_faults: list[Response] = []
         """Answers that the next requests get."""
         self.handshake_faults: list[Response] = []
-        self.open = True
+        self.secure = False
         self._server: Server | None = None
 
     @property
@@ -63,7 +65,8 @@ class Venue:
 
     @property
     def options(self) -> str:
-        return f"ws=ws://127.0.0.1:{self.port}&rest=http://127.0.0.1:{self.port}"
+        s = "s" if self.secure else ""
+        return f"ws=ws{s}://127.0.0.1:{self.port}&rest=http{s}://127.0.0.1:{self.port}"
 
     def send(self, *messages: dict[str, Any] | str, to: int = -1) -> None:
         """Send to the connection that was subscribed last, or the one numbered `to`."""
@@ -138,11 +141,21 @@ def answer_of(status: int, body: str = "", **headers: str) -> Response:
 
 
 @contextmanager
-def opened() -> Iterator[Venue]:
-    """A venue that is open."""
+def opened(certificate: Path | None = None) -> Iterator[Venue]:
+    """A venue that is open, with TLS if it has a certificate (PEM: key and chain)."""
     venue = Venue()
+    context = None
+    if certificate is not None:
+        venue.secure = True
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
     with serve(
-        venue._handle, "127.0.0.1", 0, process_request=venue._request, close_timeout=0.2
+        venue._handle,
+        "127.0.0.1",
+        0,
+        ssl=context,
+        process_request=venue._request,
+        close_timeout=0.2,
     ) as server:
         venue._server = server
         thread = threading.Thread(target=server.serve_forever, daemon=True)

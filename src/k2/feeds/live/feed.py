@@ -50,7 +50,7 @@ from k2.feeds.live.venue import (
 from k2.feeds.port import Feed, Records
 from k2.model import Exchange
 
-MOST_FRAMES: Final = 4_000
+MOST_FRAMES: Final = 1_000
 """So many frames one `read` takes: what is read of them stays well under 100 ms."""
 
 _WAIT_SECONDS: Final = 0.03

@@ -4,6 +4,7 @@ Requests keep the venue's pace and obey `Retry-After`; one that fails is tried a
 records go on meanwhile.
 """
 
+import itertools
 import logging
 import math
 import queue
@@ -90,7 +91,8 @@ class History:
         self._venue = venue
         self._clock = clock
         self._random = random
-        self._asked: queue.SimpleQueue[Job | Look | None] = queue.SimpleQueue()
+        self._asked: queue.PriorityQueue[tuple[int, int, Job | Look | None]] = queue.PriorityQueue()
+        self._count = itertools.count()
         self._found: queue.Queue[Page | Done | Newest] = queue.Queue(MOST_PAGES)
         self._closing = threading.Event()
         self._next_request = -math.inf
@@ -99,8 +101,8 @@ class History:
         self._thread.start()
 
     def ask(self, asked: Job | Look) -> None:
-        """Put a question; its answers come in the order of the questions."""
-        self._asked.put(asked)
+        """Put a question. Holes go first; those of a kind are answered in their order."""
+        self._asked.put((0 if isinstance(asked, Job) else 1, next(self._count), asked))
 
     def take(self, wait: float = 0.0) -> Page | Done | Newest | None:
         """What came next; None if nothing did within `wait` seconds."""
@@ -112,7 +114,7 @@ class History:
     def close(self) -> None:
         """End the thread; a request under way is waited for."""
         self._closing.set()
-        self._asked.put(None)
+        self._asked.put((-1, next(self._count), None))
         self._thread.join(_REQUEST_SECONDS + 1)
 
     def _run(self) -> None:
@@ -121,7 +123,7 @@ class History:
         ) as client:
             self._client = client
             while not self._closing.is_set():
-                asked = self._asked.get()
+                _, _, asked = self._asked.get()
                 if asked is not None:
                     try:
                         self._answer(asked)
