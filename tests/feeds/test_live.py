@@ -123,7 +123,8 @@ def test_doubles_are_dropped_and_disorder_is_no_hole(venue: Venue) -> None:
         venue.trades(1, 2, 2, 1, 4, 3, 5, 3)
         venue.send(quote(5), quote(5), quote(4), quote(6))
         feed.until_ids(1, 2, 3, 4, 5)
-        feed.until(lambda: len(feed.rows.get("quotes", [])) == 2, "two quotes")
+        feed.until(lambda: len(feed.rows.get("quotes", [])) == 3, "three quotes")
+        assert [row["source_sequence"] for row in feed.rows["quotes"]] == [5, 4, 6]
         assert venue.requests == []
         assert feed.feed.health().open_holes == 0
 

@@ -1,8 +1,9 @@
 """Binance spot, live: `binance:BTCUSDT,ETHUSDT[?ws=URL&rest=URL&kinds=trades,quotes&stale=30]`.
 
 Trades come from `<symbol>@trade`, quotes from `<symbol>@bookTicker`, whose update id `u` is their
-`source_sequence`. Spot quotes carry no time: theirs is when they were received. L2: bookTicker has
-the best level only; `<symbol>@depth@100ms` beside it is what a book would be built from.
+`source_sequence`; it is not consecutive, so only a disconnect shows that quotes are missing. Spot
+quotes carry no time: theirs is when they were received. L2: bookTicker has the best level only;
+`<symbol>@depth@100ms` beside it is what a book would be built from.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -4,10 +4,14 @@ Quotes cannot be asked for again: a hole in them is known by its times, and stay
 """
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 from k2.feeds.live.columns import Gap
 from k2.feeds.live.venue import Frame, Quote
+
+MOST_SEEN: Final = 2_000
+"""So many numbers of a symbol's quotes are remembered, to know those that come twice."""
 
 
 @dataclass
@@ -15,11 +19,25 @@ class _Symbol:
     time: int
     """Time of the last quote, nanoseconds UTC; 0: there was none yet."""
     interrupted: str | None
-    sequence: int = -1
+    seen: dict[int, None] = field(default_factory=dict)
+    """Numbers of its last quotes, in the order they came."""
+    forgotten: int = -1
+    """The highest number that is remembered no more: what comes up to it, came before."""
+
+    def is_new(self, number: int) -> bool:
+        """Take a number; False if it was had. One that is only out of order is new."""
+        if number <= self.forgotten or number in self.seen:
+            return False
+        self.seen[number] = None
+        if len(self.seen) > MOST_SEEN:
+            oldest = next(iter(self.seen))
+            del self.seen[oldest]
+            self.forgotten = max(self.forgotten, oldest)
+        return True
 
 
 class Quotes:
-    """All symbols' quotes. `numbered`: their sequence grows, on whichever connection they come."""
+    """All symbols' quotes. `numbered`: they have the same sequence on whichever connection."""
 
     def __init__(self, symbols: Sequence[str], position: Mapping[str, int], numbered: bool) -> None:
         self._numbered = numbered
@@ -42,9 +60,8 @@ class Quotes:
             symbol = self._symbols[row.symbol]
             if self._numbered:
                 assert row.sequence is not None
-                if row.sequence <= symbol.sequence:
+                if not symbol.is_new(row.sequence):
                     continue
-                symbol.sequence = row.sequence
             elif frame.connection not in primaries:
                 continue
             if symbol.interrupted is not None:

@@ -205,7 +205,7 @@ class Venue(Protocol):
     rest: str
     """Where its REST interface is."""
     quotes_are_numbered: bool
-    """Whether a quote's `sequence` grows from quote to quote of a symbol, on any connection."""
+    """Whether a quote has its own `sequence`, the same on any connection, growing but for some."""
 
     def plans(self) -> Sequence[Plan]:
         """The connections that its symbols need."""
