@@ -44,7 +44,7 @@ class Ids:
         if at >= 0 and self._ranges[at][1] >= number:
             return self._came_after_all(number)
         if at + 1 < len(self._ranges) and self._ranges[at + 1][0] == number:
-            return False
+            return self._came_after_all(number)
         self._ranges.insert(at + 1, [number, number])
         self._join(at + 1)
         return True
