@@ -94,6 +94,7 @@ def test_a_restarted_feed_fills_the_time_it_was_away(venue: Venue) -> None:
         venue.trades(1, 2)
         venue.send(quote(1))
         feed.until_ids(1, 2)
+        feed.until(lambda: "quotes" in feed.rows, "the quote, which the position tells of")
         position = feed.feed.position()
     venue.past["BTCUSDT"] += range(3, 2501)
     with followed(venue, position=position) as feed:
@@ -205,7 +206,7 @@ def test_the_next_connection_is_open_before_the_cut_off(venue: Venue) -> None:
             feed.read()
             assert number < 10_000
         feed.until_ids(*range(1, number + 1))
-        assert len(feed.rows["quotes"]) == number
+        feed.until(lambda: len(feed.rows["quotes"]) == number, "all quotes, each once")
         assert "gaps" not in feed.rows
         assert feed.feed.health().reconnects == 0
 

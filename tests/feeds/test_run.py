@@ -176,7 +176,7 @@ class CountingLog:
 
 
 class FalteringLog(CountingLog):
-    """Away for every third append and every second position; the answer lost, if `after`."""
+    """Away for every third append and third other write; the answer lost, if `after`."""
 
     def __init__(self, log: Log, *, after: bool) -> None:
         super().__init__(log)
@@ -193,7 +193,7 @@ class FalteringLog(CountingLog):
 
     def put(self, topic: str, key: str, value: str) -> None:
         self._puts += 1
-        if self._puts % 2:
+        if self._puts % 3 == 1:
             raise Unavailable("the log is locked")
         self._log.put(topic, key, value)
 
