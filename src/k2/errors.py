@@ -4,7 +4,7 @@
     ├── BadInput      mend what was given: a file, an argument, a request
     ├── Unavailable   wait and try again (`retry_after`): a server, a disk, a lock
     ├── Conflict      somebody else committed first: read again, decide again
-    │   └── Fenced    this writer lost its offsets to another and must stop
+    │   └── Fenced    this writer lost its offsets to another: read them again
     ├── Refused       not allowed, or a limit is reached
     │   └── NotFound  there is no such thing
     └── Broken        an invariant of K2 does not hold: stop and look
