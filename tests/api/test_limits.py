@@ -183,7 +183,7 @@ def test_a_body_that_grows_is_cut_off(faulty: tuple[Faulty, httpx.Client]) -> No
 def test_only_loopback_is_served(
     host: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main.run(["--home", str(tmp_path / "home"), "serve", "--host", host]) == 2
+    assert main.run(["--home", str(tmp_path / "home"), "serve", "--host", host]) == 1
     assert "open to everyone" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 

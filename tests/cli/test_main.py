@@ -53,7 +53,7 @@ def test_the_module_is_the_command() -> None:
     [
         (BadInput("x"), 2),
         (NotFound("x"), 1),
-        (Refused("x"), 2),
+        (Refused("x"), 1),
         (Broken("x"), 1),
         (Unavailable("x"), 3),
         (Conflict("x"), 3),

@@ -17,7 +17,7 @@ from typing import Final
 
 import click
 
-from k2.errors import BadInput, Conflict, K2Error, NotFound, Refused, Unavailable, fields_of
+from k2.errors import BadInput, Conflict, K2Error, Refused, Unavailable, fields_of
 
 COMMANDS: Final = "k2.cli.commands"
 INTERRUPTED: Final = 130
@@ -134,9 +134,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def exit_code(error: K2Error) -> int:
     """1 found a problem, 2 wrong usage, 3 unavailable."""
-    if isinstance(error, BadInput) or (
-        isinstance(error, Refused) and not isinstance(error, NotFound)
-    ):
+    if isinstance(error, BadInput):
         return 2
     if isinstance(error, Unavailable | Conflict):
         return 3

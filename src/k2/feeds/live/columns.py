@@ -6,6 +6,7 @@ A row whose decimals cannot be read becomes a reject beside its frame; the other
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -49,12 +50,13 @@ def trades_table(
     """The trades that can be read, each with the receive time of its frame; others to `rejects`."""
     symbols, ids, times, prices, quantities, sides, sequences, vendors = zip(*rows, strict=True)
     good = np.ones(len(rows), np.bool_)
-    columns = _shared(symbols, times, frames, origin, vendors)
+    whole = partial(_whole, kind="trades", frames=frames, good=good, rejects=rejects)
+    columns = _shared(symbols, whole("timestamp", times), frames, origin, vendors)
     columns["price"] = _decimals("price", prices, "trades", frames, good, rejects)
     columns["quantity"] = _decimals("quantity", quantities, "trades", frames, good, rejects)
-    columns["trade_id"] = pa.array(ids, pa.int64()).cast(pa.string())
+    columns["trade_id"] = whole("trade_id", ids).cast(pa.string())
     columns["side"] = _dictionary(sides)
-    columns["source_sequence"] = pa.array(sequences, pa.int64())
+    columns["source_sequence"] = whole("source_sequence", sequences)
     columns["price_forming"] = pa.repeat(pa.scalar(True), len(rows))
     return _table("trades", columns, good)
 
@@ -65,11 +67,12 @@ def quotes_table(
     """The quotes that can be read, as `trades_table` does."""
     symbols, times, *sides, sequences, occurrences, vendors = zip(*rows, strict=True)
     good = np.ones(len(rows), np.bool_)
-    columns = _shared(symbols, times, frames, origin, vendors)
+    whole = partial(_whole, kind="quotes", frames=frames, good=good, rejects=rejects)
+    columns = _shared(symbols, whole("timestamp", times), frames, origin, vendors)
     names = ("bid_price", "bid_quantity", "ask_price", "ask_quantity")
     for name, texts in zip(names, sides, strict=True):
         columns[name] = _decimals(name, texts, "quotes", frames, good, rejects)
-    columns["source_sequence"] = pa.array(sequences, pa.int64())
+    columns["source_sequence"] = whole("source_sequence", sequences)
     columns["occurrence"] = pa.array(occurrences, pa.int32())
     return _table("quotes", columns, good)
 
@@ -112,13 +115,13 @@ def gaps_table(gaps: Sequence[Gap], now: int, origin: Origin) -> pa.Table:
 
 def _shared(
     symbols: Sequence[str],
-    times: Sequence[int],
+    times: pa.Array,
     frames: Sequence[Frame],
     origin: Origin,
     vendors: Sequence[str | None],
 ) -> dict[str, pa.Array]:
     n = len(symbols)
-    nanos = np.array(times, np.int64)
+    nanos = times.to_numpy()
     received = _micros([frame.received for frame in frames])
     currency = {symbol: _currency(symbol) for symbol in set(symbols)}
     return {
@@ -142,6 +145,29 @@ def _currency(symbol: str) -> str | None:
         if mark in symbol:
             return symbol.rpartition(mark)[2]
     return None
+
+
+def _whole(
+    name: str,
+    numbers: Sequence[int | None],
+    *,
+    kind: str,
+    frames: Sequence[Frame],
+    good: Mask,
+    rejects: list[Reject],
+) -> pa.Array:
+    """Numbers of 64 bits; rows with longer ones are no longer `good`, and rejected once."""
+    try:
+        return pa.array(numbers, pa.int64())
+    except OverflowError:
+        fitting = [number is None or abs(number) < 2**63 for number in numbers]
+    for row in [row for row, fits in enumerate(fitting) if not fits]:
+        if good[row]:
+            good[row] = False
+            rejects.append(Reject(frames[row], kind, f"{name} {numbers[row]} is too large"))
+    return pa.array(
+        [n if fits else 0 for n, fits in zip(numbers, fitting, strict=True)], pa.int64()
+    )
 
 
 def _decimals(
