@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from k2.feeds import open_feed
-from k2.ingest import Writer, WriterOptions, audit
+from k2.ingest import CommitLimits, Writer, WriterOptions, audit
 from k2.ingest.marks import symbols_in, symbols_of
 from k2.log import Append, Producer
 from tests.journeys.home import SKEW, Home, now, open_home
@@ -180,3 +181,41 @@ def test_symbols_are_told_apart_by_exchange(home: Home) -> None:
     found = symbols_in(files)
     assert found
     assert {exchange for exchange, _ in found} == {"simulated"}
+
+
+def test_what_another_committed_is_not_brought_once_more(home: Home) -> None:
+    """Read and not yet committed, it is committed by another; then the writer gains partitions."""
+    given = [{TRADES: frozenset({0})}]
+    extra = open_feed("simulator:?rate=max&kinds=trades&symbols=8&chunk=400&seed=5", None, now)
+
+    class Moving(Fixed):
+        def partitions(self) -> Mapping[str, frozenset[int]]:
+            return given[-1]
+
+    def append() -> None:
+        (records,) = extra.read()
+        Producer(home.log, home.registry, 2).send(extra.exchanges[0], "trades", records.table)
+
+    turns: list[str] = []
+
+    def stop() -> bool:
+        offsets = home.lake.table("trades").snapshot().offsets.get(TRADES)
+        reached = offsets.next_offset if offsets else {}
+        if reached.get(0) and not turns:
+            append()
+            turns.append("read, and not yet due")
+        elif len(turns) == 1:
+            catch_up(home, 0)
+            append()
+            given.append({TRADES: frozenset({0, 1})})
+            turns.append("committed by another")
+        return len(turns) == 2 and all(
+            reached.get(p) == home.log.end_offset(TRADES, p) for p in (0, 1)
+        )
+
+    limits = CommitLimits(interval=timedelta(seconds=0.5))
+    options = WriterOptions(limits=limits, skew=SKEW)
+    Writer(home.log, home.registry, home.lake, options, membership=Moving({})).run(stop)
+    end = [home.log.end_offset(TRADES, p) for p in (0, 1)]
+    assert [sum(found) for found in fates(home)] == end
+    assert [found[2] for found in fates(home)] == [0, 0]

@@ -102,6 +102,20 @@ def moved_by(start: Offsets, runs: Sequence[Decided], log_ids: Mapping[str, str]
     return end
 
 
+def follow_on(start: Offsets, runs: Sequence[Decided]) -> bool:
+    """Whether each run begins where the one before it ended, and the first where the table is.
+
+    It does not where another writer has committed a partition of theirs meanwhile.
+    """
+    reached = {(topic, p): o for topic, of in start.items() for p, o in of.next_offset.items()}
+    for run in runs:
+        for partition, first in run.first_offset.items():
+            if reached.get((run.topic, partition), first) != first:
+                return False
+            reached[run.topic, partition] = run.next_offset[partition]
+    return True
+
+
 def _write_rows(table: LakeTable, runs: Sequence[pa.Table]) -> list[WrittenFile]:
     """One file a trading date, sorted by symbol and time."""
     rows = pa.concat_tables([run for run in runs if run.num_rows] or runs[:1])

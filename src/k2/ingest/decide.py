@@ -35,13 +35,15 @@ class Decided:
     """The fates of a run of messages of one topic.
 
     `rows` has the table's columns but commit_sequence; `rejected` and `duplicates` those of the
-    ledgers. `next_offset` is, by partition, where deciding goes on (exclusive end).
+    ledgers. By partition, `first_offset` is where reading began, and `next_offset` where it goes on
+    (exclusive end).
     """
 
     topic: str
     rows: pa.Table
     rejected: pa.Table
     duplicates: pa.Table
+    first_offset: Mapping[int, int]
     next_offset: Mapping[int, int]
 
     @property
@@ -76,8 +78,9 @@ class Decider:
         self._reader = latest(topic.kind)
         self._writers: dict[int, Mapping[str, Any] | str] = {}
 
-    def decide(self, batches: Sequence[Batch]) -> Decided:
-        """Decide the messages of `batches` (this topic's, partitions in any order).
+    def decide(self, batches: Sequence[Batch], first_offset: Mapping[int, int]) -> Decided:
+        """Decide the messages of `batches` (this topic's, partitions in any order), which were read
+        from `first_offset` on.
 
         New rows are remembered as known. Raises `Refused` for a message of a schema newer than
         K2 itself, `Unavailable` while the registry is away: nothing is decided then.
@@ -105,6 +108,7 @@ class Decider:
             table,
             refused,
             duplicates,
+            {batch.partition: first_offset[batch.partition] for batch in batches},
             {batch.partition: batch.next_offset for batch in batches},
         )
 

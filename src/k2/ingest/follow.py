@@ -98,7 +98,7 @@ class Follower:
             if not batches:
                 continue
             try:
-                decided.append(self._decider(topic).decide(batches))
+                decided.append(self._decider(topic).decide(batches, self.next_offset[name]))
             except (Refused, Unavailable) as error:
                 self.waiting[name] = error
                 continue

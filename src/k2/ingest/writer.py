@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from k2.errors import Conflict, NotFound, Unavailable
-from k2.ingest.batch import Batch, Committed, commit_batch, moved_by
+from k2.ingest.batch import Batch, Committed, commit_batch, follow_on, moved_by
 from k2.ingest.decide import Decided, table_of
 from k2.ingest.follow import Follower
 from k2.ingest.loss import note_losses
@@ -325,6 +325,12 @@ class _Line:
     def _start_commit(self) -> None:
         runs, self._gathered = self._gathered, []
         base = self._follower.snapshot
+        if not follow_on(base.offsets, runs):
+            # The offsets that the commit compares are those of the snapshot: what was read before
+            # another committed the same would pass for what comes behind it.
+            logger.warning("%s: another writer was faster; reading again", self._table.name)
+            self._begin()
+            return
         end = moved_by(base.offsets, runs, self._follower.log_ids)
         job = Batch(runs, base, end, tuple(self._follower.exchanges.values()))
         self._commit = self._committer.submit(self._run_commit, job)

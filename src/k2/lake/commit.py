@@ -129,7 +129,7 @@ def offsets_after(commit: Commit, head: Snapshot) -> Offsets:
     """
     ours = moved(commit.start, commit.end)
     theirs = moved(commit.start, head.offsets)
-    taken = sorted((ours & theirs) | _of_another_log(commit, head))
+    taken = sorted((ours & theirs) | _of_another_log(commit, head) | _backwards(commit))
     if taken:
         raise Fenced(
             "another writer has committed records of this partition",
@@ -152,6 +152,17 @@ def offsets_after(commit: Commit, head: Snapshot) -> Offsets:
                 expected=have.to_json(),
             )
     return merge(commit.start, commit.end, head.offsets)
+
+
+def _backwards(commit: Commit) -> set[str]:
+    """Partitions whose offset would fall: no commit brings records a second time."""
+    return {
+        f"{topic}[{partition}]"
+        for topic, of in commit.end.items()
+        if (before := commit.start.get(topic)) is not None and before.log_id == of.log_id
+        for partition, offset in of.next_offset.items()
+        if offset < before.next_offset.get(partition, 0)
+    }
 
 
 def _of_another_log(commit: Commit, head: Snapshot) -> set[str]:
