@@ -28,6 +28,7 @@ _READ_BYTES: Final = 8 << 20
 _IDLE: Final = timedelta(milliseconds=10)
 _ABSORB_EVERY: Final = timedelta(seconds=10)
 _CLEAN_EVERY: Final = timedelta(minutes=10)
+_CLEAN_FIRST: Final = timedelta(minutes=1)
 _RETAIN_EVERY: Final = timedelta(minutes=1)
 _LOOK_EVERY: Final = timedelta(seconds=1)
 
@@ -187,7 +188,9 @@ class _Line:
         self._table = lake.table(table_of(kind))
         # One thread a table: commits of a table follow each other, and reading goes on meanwhile.
         self._committer = ThreadPoolExecutor(1, thread_name_prefix=f"commit-{kind}")
-        self._absorbed_at = self._cleaned_at = time.monotonic()
+        self._absorbed_at = time.monotonic()
+        # A writer that is often started anew must come to it as well.
+        self._cleaned_at = self._absorbed_at - (_CLEAN_EVERY - _CLEAN_FIRST).total_seconds()
         self._owned: Owned | None = None
         self._begin()
 

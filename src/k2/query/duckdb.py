@@ -351,9 +351,11 @@ def _sql(value: object) -> str:
 
 
 _PATH: Final = re.compile(r"['\"](/[^'\"]*\.parquet)['\"]")
+_CUT_SHORT: Final = re.compile("Could not read enough bytes")
 # What DuckDB says of files with bytes changed: it has no class of exceptions for them.
 _DAMAGE: Final = re.compile(
-    rf"{_PATH.pattern}|Parquet file|[Cc]orrupted|TProtocolException|TType|don't know what type"
+    rf"{_CUT_SHORT.pattern}|{_PATH.pattern}|Parquet file|[Cc]orrupted|TProtocolException|TType"
+    "|don't know what type"
 )
 
 
@@ -376,7 +378,7 @@ def _translate(error: duckdb.Error, of_user: bool) -> K2Error:
                 "the query needs more memory than it may have",
                 hint="ask for fewer symbols or a shorter range, or set a row limit",
             )
-        case duckdb.IOException():
+        case duckdb.IOException() if not _CUT_SHORT.search(first):
             return Unavailable(f"a file cannot be read: {first}", retry_after=1.0)
         case duckdb.PermissionException():
             return Refused(f"not allowed: {first}")
