@@ -9,7 +9,7 @@ demo: .venv/.run
 	$(BIN)/k2 demo
 
 test: check browser servers
-	$(BIN)/pytest -n 2 --dist loadfile -m "(slow or servers) and not soak" --timeout 1200
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "(slow or servers) and not soak" --timeout 1200
 
 check: .venv/.dev
 	$(BIN)/ruff format --check -q .
@@ -36,8 +36,16 @@ browser:
 	    apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium; \
 	  else echo "no Chromium, and no way to install it: the browser tests will be skipped by name"; fi; }
 
+# Prometheus for the tests of the alerts: a system package too.
+.PHONY: prometheus
+prometheus:
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends prometheus; \
+	  else echo "no Prometheus, and no way to install it: the tests of alerts will be skipped by name"; fi; }
+
 # Kafka and the like for the tests, in a cache outside the checkout; no part of the package.
-servers:
+servers: prometheus
 	@$(PYTHON) servers/install.py || echo "tests that need what is missing will be skipped by name"
 
 # The versions that the locks were made for; uv itself is pinned in them.

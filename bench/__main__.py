@@ -2,12 +2,13 @@
 
 import argparse
 import importlib
+import inspect
 import pkgutil
 
 import bench
 from bench.report import console, machine
 
-_TOOLS = {"__main__", "market", "report", "home"}
+_TOOLS = {"__main__", "market", "report", "home", "sink", "plot", "torrent", "witness"}
 
 
 def main() -> None:
@@ -16,10 +17,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("name", nargs="*", choices=[*names, []], default=[])
     parser.add_argument("--quick", action="store_true", help="small data, to see that it runs")
-    asked = parser.parse_args()
+    parser.add_argument("--seeds", type=int, default=1, help="overload: so many runs of each")
+    parser.add_argument("--kill", action="store_true", help="overload: kill the writer meanwhile")
+    asked = vars(parser.parse_args())
     console.print(f"[dim]{machine()}[/dim]")
-    for name in asked.name or names:
-        importlib.import_module(f"bench.{name}").run(quick=asked.quick)
+    for name in asked["name"] or names:
+        run = importlib.import_module(f"bench.{name}").run
+        run(**{option: asked[option] for option in inspect.signature(run).parameters})
 
 
 if __name__ == "__main__":

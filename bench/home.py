@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -55,14 +56,18 @@ def settled(home: Path, count: int) -> None:
 
 
 @contextmanager
-def k2(home: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+def k2(
+    home: Path, *words: str, environment: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[subprocess.Popen[bytes]]:
     """A command of K2 as a process of its own, ended by SIGINT."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("K2_")}
+    others = {k: v for k, v in os.environ.items() if not k.startswith("K2_")}
+    # A feed that goes as fast as it can overloads any writer: what is shed is measured elsewhere.
+    others["K2_OVERLOAD_LAG"] = "1_000_000_000 2_000_000_000 3_000_000_000 4_000_000_000"
     process = subprocess.Popen(
         [sys.executable, "-m", "k2", "--home", str(home), *words],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=environment,
+        env={**others, **environment},
     )
     try:
         yield process

@@ -1,8 +1,9 @@
-"""Install the servers that tests need into a cache folder: `python servers/install.py`.
+"""Install the servers that tests need into a cache folder: `python servers/install.py [NAME…]`.
 
-Kafka and the registry come from Maven's repository, the fault proxy from Go's; versions stand in
-pom.xml beside this file. Needs the standard library alone. Nothing happens where all is there;
-exit 1, with the reason on stderr, where something could not be installed.
+Those named are installed besides: `sink`, which a benchmark is measured against. Kafka and the
+registry come from Maven's repository, the fault proxy from Go's; versions stand in pom.xml beside
+this file. Needs the standard library alone. Nothing happens where all is there; exit 1, with the
+reason on stderr, where something could not be installed.
 """
 
 import fcntl
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -20,7 +22,6 @@ _MAVEN = (
     # Strict: a file whose checksum differs from the repository's ends the installation.
     *("mvn", "--batch-mode", "--no-transfer-progress", "--quiet", "--strict-checksums"),
     "-Dstyle.color=never",
-    f"--file={_POM}",
 )
 # Of the plugin, `get` of 2.8 is the one that fetches a file without its parents, which the
 # registry's are not in the repository.
@@ -52,13 +53,20 @@ def place(name: str) -> Path:
 
 
 def _install_kafka(folder: Path) -> None:
-    _run(*_MAVEN, _COPY, "-DincludeScope=runtime", f"-DoutputDirectory={folder}")
+    _copy(_POM, folder)
 
 
 def _install_registry(folder: Path) -> None:
     archive = folder / "registry.tar.gz"
     artifact = f"io.apicurio:apicurio-registry-app:{versions()['registry']}:tar.gz:all"
-    _run(*_MAVEN, _GET, "-Dtransitive=false", f"-Dartifact={artifact}", f"-Ddest={archive}")
+    _run(
+        *_MAVEN,
+        f"--file={_POM}",
+        _GET,
+        "-Dtransitive=false",
+        f"-Dartifact={artifact}",
+        f"-Ddest={archive}",
+    )
     _run("tar", "-xzf", str(archive), "-C", str(folder))
     archive.unlink()
 
@@ -69,10 +77,35 @@ def _install_toxiproxy(folder: Path) -> None:
     (folder / "server").rename(folder / "toxiproxy")
 
 
+def _install_sink(folder: Path) -> None:
+    """Kafka Connect, Iceberg's sink for it, and what reads Avro through a registry."""
+    poms = _POM.parent / "connect"
+    _copy(poms / "worker.xml", folder / "worker")
+    _copy(poms / "sink.xml", folder / "plugins" / "sink", f"-Dsink.version={versions()['sink']}")
+    # Its own Kafka is older than the worker's.
+    others = "-DexcludeGroupIds=org.apache.kafka,org.slf4j"
+    _copy(poms / "converter.xml", folder / "plugins" / "converter", others)
+    # Connect finds plugins by such a file, or by a scan of all classes that takes half a minute.
+    with zipfile.ZipFile(folder / "plugins" / "converter" / "services.jar", "w") as jar:
+        jar.writestr(
+            "META-INF/services/org.apache.kafka.connect.storage.Converter",
+            "io.apicurio.registry.utils.converter.AvroConverter\n",
+        )
+
+
+def _copy(pom: Path, folder: Path, *options: str) -> None:
+    """Put what a POM depends on into the folder."""
+    output = f"-DoutputDirectory={folder}"
+    _run(*_MAVEN, f"--file={pom}", _COPY, "-DincludeScope=runtime", output, *options)
+
+
 INSTALLERS: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "kafka": (("java", "mvn"), _install_kafka),
     "registry": (("java", "mvn"), _install_registry),
     "toxiproxy": (("go",), _install_toxiproxy),
+}
+ON_REQUEST: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
+    "sink": (("java", "mvn"), _install_sink),
 }
 
 
@@ -98,8 +131,9 @@ def _install(name: str, tools: tuple[str, ...], installer: Callable[[Path], None
     return None
 
 
-def main() -> int:
-    """Install what is not there yet; 1 if something could not be."""
+def main(*names: str) -> int:
+    """Install what is not there yet, with those named; 1 if something could not be."""
+    wanted = INSTALLERS | {name: ON_REQUEST[name] for name in names}
     cache().mkdir(parents=True, exist_ok=True)
     with (cache() / ".lock").open("w") as lock:
         # Two at once would download twice, and Maven's own folder is not made for two. The lock
@@ -109,7 +143,7 @@ def main() -> int:
             shutil.rmtree(left, ignore_errors=True)
         failures = [
             failure
-            for name, (tools, installer) in INSTALLERS.items()
+            for name, (tools, installer) in wanted.items()
             if (failure := _install(name, tools, installer))
         ]
         for left in cache().glob(".staging-*"):
@@ -120,4 +154,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

@@ -13,6 +13,8 @@ from tests.servers.fixtures import (  # noqa: F401  # fixtures for all tests
     make_cluster,
     make_kafka,
     make_registry,
+    prometheus,
+    promtool,
     registry_server,
     toxiproxy,
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from k2.feeds.live.options import OPTIONS
 from tests.documents import TYPED, alike, blocks, difference, run_document, runs, typed
 
 ROOT = Path(__file__).parents[1]
@@ -37,8 +38,8 @@ $ k2 load a.csv --kind trades --mapping asx \\
 read  committed  duplicate  rejected  seconds
    2          2          0         0     0.35
 $ k2 bars ABC --interval 1d --csv
-symbol,exchange,start,open,high,low,close,volume,trade_count,vwap
-ABC,ASX,2014-03-09T13:00:00.000000Z,1.11,1.12,1.11,1.12,5300,2,1.11308113
+symbol,exchange,start,open,high,low,close,volume,trade_count,vwap,complete
+ABC,ASX,2014-03-09T13:00:00.000000Z,1.11,1.12,1.11,1.12,5300,2,1.11308113,true
 ...
 $ k2 summary XYZ 2014-03-10   # ends with 1
 k2: no trade of XYZ formed a price on 2014-03-10
@@ -175,3 +176,9 @@ def test_locks_name_versions_and_hashes_and_no_place(lock: Path) -> None:
     pinned = re.findall(r"^[A-Za-z0-9][\w.\[\]-]*==\S+.*$", text, re.M)
     assert pinned
     assert text.count("--hash=sha256:") >= len(pinned)
+
+
+def test_every_option_of_a_live_feed_is_explained() -> None:
+    table = (ROOT / "docs" / "venues.md").read_text()
+    rows = [line for line in table.splitlines() if line.startswith("| `")]
+    assert [name for name in OPTIONS if not any(f"`{name}`" in row for row in rows)] == []

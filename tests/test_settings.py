@@ -12,7 +12,7 @@ from k2.errors import BadInput
 from k2.log import Access
 from k2.settings import load_settings, unknown_variables
 
-SOURCE = Path(settings.__file__).parent
+SOURCE = Path(settings.__file__).parents[1]
 
 
 def write(home: Path, text: str) -> None:
@@ -119,16 +119,17 @@ GROUPS = {
     "commit": settings.CommitSettings,
     "serve": settings.ServeSettings,
     "query": settings.QuerySettings,
+    "metrics": settings.MetricsSettings,
 }
 
 
 @pytest.mark.parametrize(
     "path",
-    ["feeds", "clock_skew", "home"]
+    ["feeds", "writers", "clock_skew", "home"]
     + [f"{group}.{field}" for group, kind in GROUPS.items() for field in kind.__annotations__],
 )
 def test_every_setting_is_read(path: str) -> None:
-    others = [p for p in SOURCE.rglob("*.py") if p.name != "settings.py" or p.parent != SOURCE]
+    others = [p for p in SOURCE.rglob("*.py") if p.parent.name != "settings"]
     pattern = re.compile(rf"settings\.{re.escape(path)}\b")
     assert any(pattern.search(p.read_text("utf-8")) for p in others), f"{path} is never read"
 

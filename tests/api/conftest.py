@@ -10,13 +10,14 @@ from typing import Any
 import httpx
 import pytest
 
-from k2.api import Server, create_app
+from k2.api import Entry, Server, create_app
 from k2.api.audit import Report
 from k2.feeds import open_feed
 from k2.feeds.run import run_feed
 from k2.ingest import Writer, WriterOptions, audit
 from k2.lake import open_lake
 from k2.log import Producer, open_log, open_registry
+from k2.model import CLOCK_SKEW
 from k2.query import Reader, open_reader
 
 MARKET = "simulator:?symbols=4&rate=max&nominal=50&seed=3&duplicates=0.002&malformed=0.002"
@@ -91,8 +92,12 @@ def reader(home: Path) -> Iterator[Reader]:
 @pytest.fixture(scope="session")
 def client(home: Path, reader: Reader) -> Iterator[httpx.Client]:
     """A client of a server over `home`."""
-    with running(reader, audit_of(home), audit_seconds=None) as opened:
-        yield opened
+    log = open_log(f"sqlite:{home / 'log.db'}")
+    registry = open_registry(f"embedded:{home / 'registry.db'}")
+    with closing(log), closing(registry):
+        entry = Entry(Producer(log, registry, 1), CLOCK_SKEW)
+        with running(reader, audit_of(home), audit_seconds=None, entry=entry) as opened:
+            yield opened
 
 
 @pytest.fixture(scope="session")

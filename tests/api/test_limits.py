@@ -31,18 +31,21 @@ class Faulty(Reader):
     def __init__(self) -> None:
         self.asked = 0
         self.stopped = 0
+        self.counting = threading.Lock()
         self.watch = Watch()
         self.go_on = threading.Event()
 
     def records(self, kind: str, selection: Any, **more: Any) -> Answer:
-        self.asked += 1
+        with self.counting:
+            self.asked += 1
         if kind == "quotes":
             raise ValueError("a fault of K2")
         stopped = threading.Event()
         with self.watch.over(stopped.set, more["timeout"]):
             while not self.go_on.wait(0.005):
                 if stopped.is_set():
-                    self.stopped += 1
+                    with self.counting:
+                        self.stopped += 1
                     raise Refused("late, or alone")
         return Answer(pa.table({"price": [1]}), {})
 
@@ -120,6 +123,16 @@ def test_who_hangs_up_leaves_the_line(faulty: tuple[Faulty, httpx.Client]) -> No
     assert time.monotonic() - began < LIMITS.query_seconds / 2, "not for being late"
     reader.go_on.set()
     assert client.get("/v1/trades").status_code == 200
+
+
+def test_metrics_of_a_server_whose_log_is_away(faulty: tuple[Faulty, httpx.Client]) -> None:
+    _, client = faulty
+    assert client.get("/v1/status").status_code == 503
+    text = client.get("/metrics").text
+    assert "k2_ready 0.0" in text
+    assert 'k2_http_requests_total{route="/v1/status",status="503"} 1.0' in text
+    assert 'k2_audit_state{state="never"} 1.0' in text
+    assert "k2_state{" not in text
 
 
 def test_faults_have_the_shape_too(faulty: tuple[Faulty, httpx.Client]) -> None:

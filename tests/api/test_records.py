@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from k2.encode import to_text
+from k2.ingest import Change, Level
+from k2.ingest.board import Board
+from k2.log import open_log
 from k2.query import Condition, Reader, Selection, open_reader
-from tests.api.conftest import fill, running
+from tests.api.conftest import audit_of, fill, running
 
 
 def rows(response: httpx.Response) -> list[dict[str, Any]]:
@@ -164,6 +168,19 @@ def test_ledgers_name_what_was_not_committed(client: httpx.Client) -> None:
     assert len(rows(client.get("/v1/duplicates?limit=1"))) == 1
 
 
+def test_writers_tell_how_overloaded_they_are(client: httpx.Client, home: Path) -> None:
+    with closing(open_log(f"sqlite:{home / 'log.db'}")) as log:
+        board = Board(log)
+        board.tell(Level.SOFT, Change(Level.NORMAL, Level.SOFT, "lag 100,000 of 100,000"))
+        (told,) = rows(client.get("/v1/degradation"))
+        assert (told["level"], told["number"]) == ("SOFT", 1)
+        (change,) = told["history"]
+        assert (change["before"], change["after"]) == ("NORMAL", "SOFT")
+        assert change["reason"] == "lag 100,000 of 100,000"
+        board.leave()
+        assert rows(client.get("/v1/degradation")) == []
+
+
 def test_etag_says_that_nothing_changed(client: httpx.Client, symbol: str) -> None:
     params = {"symbol": symbol, "last": "5"}
     first = client.get("/v1/trades", params=params)
@@ -204,3 +221,19 @@ def test_metrics_are_prometheus_text(client: httpx.Client) -> None:
     assert response.headers["content-type"].startswith("text/plain")
     assert 'k2_http_requests_total{route="/v1/trades",status="200"}' in response.text
     assert 'k2_state{name="lag_messages"}' in response.text
+    assert "k2_ready 1.0" in response.text
+
+
+def test_metrics_tell_what_the_last_audit_counted(home: Path, reader: Reader) -> None:
+    with running(reader, audit_of(home), audit_seconds=None) as client:
+        before = client.get("/metrics").text
+        audited = client.get("/v1/audit").json()
+        after = client.get("/metrics").text
+    assert 'k2_audit_state{state="never"} 1.0' in before
+    assert "k2_audit_records{" not in before
+    assert 'k2_audit_state{state="ok"} 1.0' in after
+    assert 'k2_audit_state{state="never"} 0.0' in after
+    for fate in ("committed", "duplicate", "rejected", "shed", "absent", "lost", "in_flight"):
+        count = float(sum(row[fate] for row in audited["data"]))
+        assert f'k2_audit_records{{fate="{fate}"}} {count}\n' in after
+    assert 'k2_audit_records{fate="committed"} 0.0' not in after

@@ -25,10 +25,21 @@ OPERATIONS = operations()
 TABLES = [
     (m, p)
     for m, p in OPERATIONS
-    if "health" not in p and p not in ("/metrics", "/v1/status", "/v1/audit")
+    if "health" not in p and p not in ("/metrics", "/v1/status", "/v1/audit", "/v1/degradation")
 ]
 QUERIES = {"/v1/bars/{interval}": {"symbol": "?"}}
-BODIES: dict[str, dict[str, Any]] = {"/v1/bars/batch": {"symbols": ["?"], "interval": "1m"}}
+GHOST = {
+    "symbol": "NONE",
+    "exchange": "simulated",
+    "timestamp": "2026-01-06T00:00:00Z",
+    "action": "BUST",
+    "trade_id": "none",
+}
+"""A correction of no trade that there is: it changes no answer."""
+BODIES: dict[str, dict[str, Any]] = {
+    "/v1/bars/batch": {"symbols": ["?"], "interval": "1m"},
+    "/v1/corrections": {"corrections": [GHOST]},
+}
 
 
 def ask(client: httpx.Client, method: str, path: str, symbol: str, **more: Any) -> httpx.Response:
@@ -68,6 +79,8 @@ def test_route_table_is_that_of_the_doors() -> None:
         ("GET", "/v1/trades"),
         ("GET", "/v1/quotes"),
         ("GET", "/v1/trades/recent"),
+        ("GET", "/v1/corrections"),
+        ("POST", "/v1/corrections"),
         ("POST", "/v1/trades/query"),
         ("POST", "/v1/quotes/query"),
         ("GET", "/v1/summary/{symbol}/{date}"),
@@ -80,6 +93,9 @@ def test_route_table_is_that_of_the_doors() -> None:
         ("GET", "/v1/audit"),
         ("GET", "/v1/rejected"),
         ("GET", "/v1/duplicates"),
+        ("GET", "/v1/shed"),
+        ("GET", "/v1/gaps"),
+        ("GET", "/v1/degradation"),
         ("GET", "/v1/status"),
     }
 
@@ -96,8 +112,11 @@ def test_answers_come_in_the_envelope(
     assert isinstance(body["data"], list)
     assert set(body["pagination"]) == {"limit", "next"}
     assert body["meta"]["correlation_id"] == response.headers["x-correlation-id"]
-    if path not in ("/v1/trades/recent",):
-        assert body["data"], "the test home has rows for every endpoint"
+    if path not in ("/v1/trades/recent", "/v1/shed", "/v1/gaps", "/v1/degradation") and (
+        method,
+        path,
+    ) != ("GET", "/v1/corrections"):
+        assert body["data"], "the test home has rows for every other endpoint"
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)

@@ -1,6 +1,8 @@
 """`k2 load`: files to tables, the fate of each record, and what is wrong with a file."""
 
+import hashlib
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,8 @@ import pytest
 from k2.cli.commands import load
 from k2.feeds.mapping import KINDS
 from tests.cli.conftest import K2
+from tests.feeds.databento import dbn, head, mapped, quote, trade
+from tests.feeds.databento import write as write_dbn
 
 GOOD = """\
 03/10/2014,13:50:38.849,1.11,3667,0,,
@@ -82,7 +86,8 @@ def test_the_table_of_fates(k2: K2, tmp_path: Path) -> None:
         (("load", "nosuch.csv", "--kind", "trades", "--mapping", "asx"), "nosuch.csv"),
         (("load", "trades.csv", "--kind", "trades", "--mapping", "nosuch"), "nosuch"),
         (("load", "trades.csv", "--kind", "candles", "--mapping", "asx"), "candles"),
-        (("load", "trades.csv", "--kind", "trades"), "mapping"),
+        (("load", "trades.csv", "--kind", "trades"), "--mapping"),
+        (("load", "trades.csv", "--mapping", "asx"), "--kind"),
         (("load", "trades.csv", "--kind", "trades", "--mapping", "asx"), "--instruments"),
         (("load", ".", "--kind", "trades", "--mapping", "asx"), "."),
     ],
@@ -99,3 +104,62 @@ def test_wrong_usage_names_what_is_wrong(
 def test_an_empty_file_has_no_records(k2: K2, tmp_path: Path) -> None:
     counts = json.loads(k2(*arguments(write(tmp_path, ""), "--json")).out)
     assert (counts["read"], counts["committed"]) == (0, 0)
+
+
+def test_a_dbn_file_needs_no_mapping(k2: K2, tmp_path: Path) -> None:
+    start = head(dbn.Schema.TBBO, mapped("ABC", 7))
+    events = [quote(n, action=dbn.Action.TRADE, price=10**9 * (n + 1)) for n in range(3)]
+    path = write_dbn(tmp_path / "x.dbn.zst", start, events)
+    first = json.loads(k2("load", str(path), "--json").out)
+    assert (first["read"], first["committed"], first["rejected"]) == (6, 6, 0)
+    again = json.loads(k2("load", str(path), "--kind", "quotes", "--json").out)
+    assert (again["read"], again["duplicate"]) == (3, 3)
+    rows = json.loads(k2("trades", "ABC", "--json").out)["data"]
+    assert [(row["price"], row["exchange"]) for row in rows] == [
+        ("1", "XNAS"),
+        ("2", "XNAS"),
+        ("3", "XNAS"),
+    ]
+
+
+def test_a_refused_instrument_is_told_of(k2: K2, tmp_path: Path) -> None:
+    start = head(dbn.Schema.TRADES, mapped("ABC", 7))
+    path = write_dbn(tmp_path / "x.dbn", start, [trade(1), trade(2, price=10**9 + 1)])
+    ended = k2("load", str(path), "--strict", "--json")
+    counts = json.loads(ended.out)
+    assert (ended.code, counts["committed"], counts["rejected"]) == (1, 1, 1)
+    assert "price 1.000000001 in record 2 is no multiple of 0.00000001" in ended.talk
+
+
+BINANCE = "5100000001,91250.10000000,0.00420000,383.25042000,1767600000121455,True,True\n"
+
+
+def archive(folder: Path) -> tuple[Path, str]:
+    """An archive as data.binance.vision has them, and its SHA-256."""
+    path = folder / "BTCUSDT-trades-2026-01-05.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(f"{path.stem}.csv", BINANCE)
+    return path, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_checksum_beside_a_file_is_verified(k2: K2, tmp_path: Path) -> None:
+    path, digest = archive(tmp_path)
+    ask = ("load", str(path), "--kind", "trades", "--mapping", "binance", "--json")
+    path.with_name(f"{path.name}.CHECKSUM").write_text(f"{digest}  {path.name}\n")
+    ended = k2(*ask)
+    counts = json.loads(ended.out)
+    assert (counts["committed"], counts["verified"]) == (1, [path.name])
+    assert f"{path.name}: SHA-256 verified" in ended.talk
+
+
+@pytest.mark.parametrize("told", ["0" * 64, "no sum at all", ""])
+def test_a_file_that_is_not_its_checksum_s_is_refused(k2: K2, tmp_path: Path, told: str) -> None:
+    path, digest = archive(tmp_path)
+    path.with_name(f"{path.name}.CHECKSUM").write_text(told)
+    ended = k2("load", str(path), "--kind", "trades", "--mapping", "binance")
+    assert (ended.code, ended.out) == (2, "")
+    if told.startswith("0"):
+        assert f"SHA-256 {digest}" in ended.talk
+        assert f"SHA-256 {told}" in ended.talk
+    assert json.loads(k2("rejected", "--json").out)["data"] == []
+    assert json.loads(k2("audit", "--json").out)["partitions"] == []

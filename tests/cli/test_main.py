@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -155,3 +156,17 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "words", [("feed", "simulator:?count=10&rate=max"), ("ingest", "--until-caught-up")]
+)
+def test_metrics_are_served_where_it_is_said(k2: K2, words: tuple[str, ...]) -> None:
+    ended = k2(words[0], "--metrics-port", "0", *words[1:])
+    assert ended.code == 0
+    match = re.search(r"metrics are at http://127\.0\.0\.1:(\d+)/metrics", ended.talk)
+    assert match is not None
+    with socket.create_server(("127.0.0.1", int(match[1]))):
+        ended = k2(words[0], "--metrics-port", match[1], *words[1:])
+    assert ended.code == 3
+    assert f"127.0.0.1:{match[1]}: the metrics cannot be served there" in ended.talk

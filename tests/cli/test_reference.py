@@ -10,7 +10,11 @@ import pytest
 from k2.cli import reference
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = {"cli.md": reference.cli_page, "settings.md": reference.settings_page}
+PAGES = {
+    "cli.md": reference.cli_page,
+    "settings.md": reference.settings_page,
+    "metrics.md": reference.metrics_page,
+}
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -2,90 +2,21 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
-import threading
-import time
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from k2.cli.machine import free_port
+from tests.cli.running import commands, get, parts, running, wait_for
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc"),
 ]
-
-
-@dataclass
-class Run:
-    process: subprocess.Popen[str]
-    lines: list[str] = field(default_factory=list)
-
-    def says(self, pattern: str) -> "re.Match[str] | None":
-        return next((m for line in list(self.lines) if (m := re.search(pattern, line))), None)
-
-
-@contextmanager
-def running(*arguments: str, **environment: str) -> Iterator[Run]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "k2", *arguments],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-    )
-    run = Run(process)
-
-    def collect() -> None:
-        assert process.stderr is not None
-        for line in process.stderr:
-            run.lines.append(line.rstrip())
-
-    thread = threading.Thread(target=collect)
-    thread.start()
-    try:
-        yield run
-    finally:
-        process.kill()
-        process.wait()
-        thread.join()
-        assert process.stderr is not None
-        process.stderr.close()
-
-
-def wait_for(what: Callable[[], object], run: Run, seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "waited in vain:\n" + "\n".join(run.lines)
-        time.sleep(0.05)
-
-
-def parts(parent: int) -> Mapping[str, int]:
-    """Pids of a supervisor's children, by the command that they run."""
-    found: dict[str, int] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                words = (entry / "cmdline").read_text().split("\0")
-            except (OSError, UnicodeDecodeError):
-                continue
-            if "--end-with" in words and words[words.index("--end-with") + 1] == str(parent):
-                command = next(w for w in words if w in ("feed", "ingest", "serve"))
-                found[command] = int(entry.name)
-    return found
-
-
-def get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        body: bytes = answer.read()
-        return body
 
 
 def test_up_restarts_what_is_killed_and_ends_cleanly(tmp_path: Path) -> None:
@@ -94,11 +25,11 @@ def test_up_restarts_what_is_killed_and_ends_cleanly(tmp_path: Path) -> None:
     with running(*("--home", str(tmp_path), "up", "--feed", feed), K2_SERVE_PORT=str(port)) as run:
         wait_for(lambda: run.says("K2 is ready"), run)
         before = parts(run.process.pid)
-        assert set(before) == {"feed", "ingest", "serve"}
-        for pid in before.values():
+        assert commands(run.process.pid) == ["feed", "ingest", "serve"]
+        for pid in before:
             os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: len(parts(run.process.pid).keys() & before.keys()) == 3, run)
-        assert not set(parts(run.process.pid).values()) & set(before.values())
+        wait_for(lambda: len(parts(run.process.pid).keys() - before.keys()) == 3, run)
+        assert commands(run.process.pid) == ["feed", "ingest", "serve"]
         run.process.send_signal(signal.SIGTERM)
         assert run.process.wait(60) == 0, run.lines
         assert parts(run.process.pid) == {}
@@ -138,3 +69,74 @@ def test_demo_shows_a_page_and_leaves_nothing_behind(tmp_path: Path) -> None:
         assert run.process.wait(60) == 0, run.lines
     assert list(tmp_path.iterdir()) == []
     assert not Path("/no/such").exists()
+
+
+def test_demo_with_venues_follows_three_of_them_through_faults(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    words = ["--venues", "--no-browser", "--faults", "200", "--rate", "300"]
+    with running("demo", *words, "--home", str(home)) as run:
+        wait_for(lambda: run.says("K2 is running"), run)
+        match = run.says(r"(http://\S+)")
+        assert match is not None
+        assert b"<html" in get(match[1]).lower()
+        wait_for(lambda: traded(match[1]) == {"binance", "coinbase", "kraken"}, run)
+        # A fault of theirs, and a feed that noticed.
+        wait_for(lambda: run.says(r"^feed \d: "), run)
+        assert commands(run.process.pid) == ["feed", "feed", "feed", "ingest", "serve"]
+        run.process.send_signal(signal.SIGINT)
+        assert run.process.wait(60) == 0, run.lines
+        assert parts(run.process.pid) == {}
+    k2 = [sys.executable, "-m", "k2", "--home", str(home)]
+    subprocess.run([*k2, "ingest", "--until-caught-up"], check=True, timeout=120)
+    audit = subprocess.run([*k2, "audit", "--json"], capture_output=True, check=True, timeout=120)
+    assert json.loads(audit.stdout)["ok"] is True
+    again = subprocess.run(
+        [*k2, "demo", "--venues", "--no-browser"], capture_output=True, text=True, timeout=60
+    )
+    assert again.returncode == 2
+    assert "ids of those before" in again.stderr
+
+
+def test_demo_overload_sheds_and_recovers(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    words = ["--overload", "--no-browser", "--rate", "200", "--home", str(home)]
+    with running("demo", *words) as run:
+        wait_for(lambda: run.says("K2 is running"), run)
+        match = run.says(r"(http://\S+)")
+        assert match is not None
+
+        def asked(path: str) -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = json.loads(get(f"{match[1]}{path}"))["data"]
+            return found
+
+        wait_for(lambda: any(each["number"] for each in asked("/v1/degradation")), run, 240)
+        wait_for(lambda: "filled" in [each["event"] for each in asked("/v1/shed")], run, 240)
+        wait_for(lambda: run.says("all that was shed is in"), run, 240)
+        history = [change for each in asked("/v1/degradation") for change in each["history"]]
+        assert {"SOFT", "GRACEFUL", "NORMAL"} <= {change["after"] for change in history}
+        (status,) = asked("/v1/status")
+        assert status["level"] == "NORMAL"
+        assert status["shed_waiting"] == 0
+        run.process.send_signal(signal.SIGINT)
+        assert run.process.wait(60) == 0, run.lines
+        assert parts(run.process.pid) == {}
+    k2 = [sys.executable, "-m", "k2", "--home", str(home)]
+    subprocess.run([*k2, "ingest", "--until-caught-up"], check=True, timeout=240)
+    audit = subprocess.run([*k2, "audit", "--json"], capture_output=True, check=True, timeout=120)
+    found = json.loads(audit.stdout)
+    assert found["ok"] is True
+    assert not any(part["shed"] or part["in_flight"] for part in found["partitions"])
+
+
+def traded(url: str) -> set[str]:
+    """The exchanges of which there are symbols."""
+    return {row["exchange"] for row in json.loads(get(f"{url}/v1/symbols"))["data"]}
+
+
+def test_demo_with_venues_leaves_nothing_behind(tmp_path: Path) -> None:
+    with running("demo", "--venues", "--no-browser", TMPDIR=str(tmp_path)) as run:
+        wait_for(lambda: run.says("K2 is running"), run)
+        run.process.send_signal(signal.SIGINT)
+        assert run.process.wait(60) == 0, run.lines
+        assert run.says("its folder is gone")
+    assert list(tmp_path.iterdir()) == []

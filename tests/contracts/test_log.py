@@ -83,6 +83,7 @@ def test_a_topic_is_made_once(log: Log) -> None:
     log.create(U, 1)
     assert log.topics() == {T: 3, U: 1}
     assert [log.end_offset(T, partition) for partition in range(3)] == [0, 0, 0]
+    assert list(log.end_offsets(T)) == [0, 0, 0]
     assert log.read(T, 2, 0, 1000) == []
 
 
@@ -117,6 +118,8 @@ def test_what_does_not_exist_is_not_found(log: Log, ask: Callable[[Log, str, int
             ask(log, topic, partition)
     with pytest.raises(NotFound):
         log.identity(U)
+    with pytest.raises(NotFound):
+        log.end_offsets(U)
 
 
 def test_messages_come_back_in_order(log: Log) -> None:

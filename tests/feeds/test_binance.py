@@ -22,6 +22,8 @@ QUOTE = {
     **{"a": "91250.10000000", "A": "0.80000000"},
 }
 
+DEEP = '"t": ' + "[" * 1_000 + "]" * 1_000
+
 
 def read(*messages: Any) -> Parsed:
     return read_frames(Binance(Asked(SYMBOLS)).parser(SYMBOLS), *messages)
@@ -84,6 +86,7 @@ def test_answers_are_no_records_and_a_shutdown_is_noticed() -> None:
         (TRADE | {"t": -1}, "trades", "t -1 is no whole number"),
         (TRADE | {"t": True}, "trades", "t True is no whole number"),
         (TRADE | {"t": 2**63}, "trades", "is no whole number"),
+        (json.dumps(TRADE | {"t": 0}).replace('"t": 0', DEEP), "trades", "recursion depth"),
         (TRADE | {"T": 10**17}, "trades", "lies too far ahead"),
         (TRADE | {"m": "true"}, "trades", "neither true nor false"),
         (TRADE | {"s": "XRPUSDT"}, "trades", "was not asked for"),

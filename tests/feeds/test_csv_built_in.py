@@ -77,6 +77,41 @@ def test_binance_aggregated_trades(tmp_path: Path, name: str, more: str) -> None
     assert found.column("side") == ["BUY"]
 
 
+TRADES = "id,price,qty,quote_qty,time,is_buyer_maker"
+AGGREGATED = "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker"
+
+
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("time", ["1767600000121", "1767600000121455"])
+@pytest.mark.parametrize(
+    ("name", "kind", "columns", "more"),
+    [
+        ("binance", "trades", f"{TRADES},is_best_match", ",True"),
+        ("binance-usdm", "trades", TRADES, ""),
+        ("binance-agg", "aggTrades", f"{AGGREGATED},is_best_match", ",True"),
+        ("binance-usdm-agg", "aggTrades", AGGREGATED, ""),
+    ],
+)
+def test_every_binance_archive(
+    tmp_path: Path, name: str, kind: str, columns: str, more: str, time: str, header: bool
+) -> None:
+    """Spot and futures, milliseconds and microseconds, with and without a header line."""
+    between = "383.25042000" if kind == "trades" else "5100000001,5100000004"
+    line = f"33,91250.10000000,0.00420000,{between},{time}"
+    text = f"{line},true{more}\n{line.replace('33', '34', 1)},False{more}\n"
+    path = archive(tmp_path, f"BTCUSDT-{kind}-2026-01-05", f"{columns}\n{text}" if header else text)
+    found = read_file(path, name, "trades")
+    assert found.refused() == []
+    assert found.column("trade_id") == ["33", "34"]
+    assert found.column("side") == ["SELL", "BUY"]
+    assert found.distinct("price") == {Decimal("91250.1")}
+    assert found.distinct("quantity") == {Decimal("0.0042")}
+    micros = "121455" if len(time) == 16 else "121"
+    assert found.distinct("timestamp") == {at(f"2026-01-05T08:00:00.{micros}")}
+    assert found.distinct("id_space") == {"" if kind == "trades" else "agg"}
+    assert found.distinct("exchange") == {"binance-usdm" if "usdm" in name else "binance"}
+
+
 def test_a_name_that_tells_no_symbol(tmp_path: Path) -> None:
     path = archive(tmp_path, "archive", "33,1,1,1,1767600000121,True,True\n")
     with pytest.raises(BadInput, match="which symbol"):

@@ -263,6 +263,24 @@ def test_maintenance_is_the_cause_that_is_told(venue: Venue) -> None:
         assert feed.gaps("trades") == [("BTCUSDT", 2, 2, "maintenance")]
 
 
+def test_a_history_that_lags_behind_does_not_hide_why_a_trade_is_missing(venue: Venue) -> None:
+    with followed(venue) as feed:
+        venue.trades(1)
+        feed.until_ids(1)
+        asked = len(venue.requests)
+        venue.sockets[0].close()
+        feed.until(lambda: len(venue.requests) > asked, "asked what was missed")
+        # The answer was that there is nothing newer: it has to be taken before the next trade.
+        for _ in range(10):
+            feed.read()
+        venue.trades(3, 4)
+        feed.until(lambda: feed.gaps("trades") != [], "given up")
+        venue.trades(6)
+        feed.until(lambda: len(feed.gaps("trades")) == 2, "the second given up")
+        causes = [("BTCUSDT", 2, 2, "disconnect"), ("BTCUSDT", 5, 5, "unknown")]
+        assert feed.gaps("trades") == causes
+
+
 def test_only_a_trusted_certificate_is_talked_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -52,7 +52,7 @@ def test_a_data_file_that_is_gone(home: Home) -> None:
     found = audit(home.log, home.lake)
     assert not found.ok
     assert only(found).first_wrong_offset == 100
-    assert second.path in str(only(found).problem)
+    assert f"{second.path} is gone (`k2 rebuild`" in str(only(found).problem)
 
 
 def test_a_file_that_counts_twice(home: Home) -> None:

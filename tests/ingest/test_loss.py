@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 from k2.errors import BadInput, Broken, NotFound
 from k2.feeds import open_feed
 from k2.ingest import Tail, accept_loss, audit
-from k2.ingest.writer import committed_offsets
+from k2.ingest.follow import Follower
+from k2.ingest.retention import committed_offsets
 from k2.log import Append, Producer, open_log
 from k2.model import Exchange
 from tests.journeys.home import SKEW, Home, ledger, now, open_home
@@ -78,6 +80,41 @@ def test_what_was_deleted_before_it_was_committed(home: Home) -> None:
     assert len(gaps(home)) == 1
     with pytest.raises(NotFound):
         accept_loss(home.log, home.lake, f"{TRADES}[0]", now())
+
+
+def test_a_follower_whose_table_moved_meanwhile_goes_on(home: Home) -> None:
+    """As it does when the writer commits other partitions after the loss was accepted."""
+    table = home.lake.table("trades")
+    home.log.trim(TRADES, 0, home.log.end_offset(TRADES, 0))
+    follower = Follower("trades", home.log, home.registry, table, table.snapshot(), SKEW)
+    follower.poll(1 << 20)
+    assert [*follower.stopped] == [(TRADES, 0)]
+    accept_loss(home.log, home.lake, f"{TRADES}[0]", now())
+    exchange, more = records(600)
+    Producer(home.log, home.registry, 2).send(exchange, "trades", more.slice(400))
+    follower.advance(table.snapshot())
+    assert not follower.stopped
+    decided = follower.poll(1 << 20)
+    assert {p for run in decided for p in run.next_offset} == {0, 1}
+
+
+def test_what_was_lost_may_come_back_and_stays_lost(home: Home, tmp_path: Path) -> None:
+    """A broker that crashes may forget what it deleted last."""
+    with closing(sqlite3.connect(":memory:")) as before:
+        with closing(sqlite3.connect(tmp_path / "log.db")) as log:
+            log.backup(before)
+        committed = home.lake.table("trades").snapshot().offsets[TRADES].next_offset[0]
+        lost = home.log.trim(TRADES, 0, home.log.end_offset(TRADES, 0)) - committed
+        accept_loss(home.log, home.lake, f"{TRADES}[0]", now())
+        with closing(sqlite3.connect(tmp_path / "log.db")) as log:
+            before.backup(log)
+    with open_home(tmp_path) as again:
+        again.catch_up()
+        found = audit(again.log, again.lake)
+        assert found.ok
+        first, _ = found.partitions
+        assert (first.start_offset, first.lost, first.in_flight) == (0, lost, 0)
+        assert first.end_offset == first.committed + first.duplicate + first.rejected + lost
 
 
 def test_a_loss_that_grows_and_is_accepted_before_a_writer_saw_it(home: Home) -> None:

@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Final
 
+from k2.errors import Unavailable
 from k2.ingest import CommitLimits, Writer, WriterOptions
 from k2.lake import Lake, open_lake
 from k2.lake.catalog import Catalog
@@ -49,8 +51,9 @@ class Home:
 
 
 @contextmanager
-def open_home(folder: Path) -> Iterator[Home]:
-    log = open_log(f"sqlite:{folder / 'log.db'}")
+def open_home(folder: Path, log_url: str | None = None) -> Iterator[Home]:
+    """Open them, all in this folder but for a log that is elsewhere."""
+    log = open_log(log_url or f"sqlite:{folder / 'log.db'}")
     registry = open_registry(f"embedded:{folder / 'registry.db'}")
     lake = open_lake(folder / "lake")
     try:
@@ -68,19 +71,26 @@ def ledger(home: Home, name: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Blow:
-    """What befalls a writer: at the `nth` time that it takes `step`, this signal to itself."""
+    """What befalls a writer: at the `nth` time that it takes `step`, this signal to itself.
+
+    None: the step fails there, as if the catalog had not answered.
+    """
 
     step: str
     nth: int
-    signal: signal.Signals
+    signal: signal.Signals | None
 
 
-def start_writer(folder: Path, blow: Blow | None, *, until_caught_up: bool) -> BaseProcess:
+def start_writer(
+    folder: Path, blow: Blow | None, *, until_caught_up: bool, log_url: str | None = None
+) -> BaseProcess:
     """A writer in a process of its own, that commits about twenty times a second.
 
-    One that does not end once caught up shares the work with others, until SIGTERM.
+    One that does not end once caught up shares the work with others, until SIGTERM. It ends with 3
+    where it cannot reach the log when it starts.
     """
-    process = processes.Process(target=_write, args=(folder, blow, until_caught_up), daemon=True)
+    arguments = (folder, blow, until_caught_up, log_url)
+    process = processes.Process(target=_write, args=arguments, daemon=True)
     process.start()
     return process
 
@@ -108,13 +118,15 @@ def wait_until_stopped(process: BaseProcess) -> None:
         time.sleep(0.005)
 
 
-def _write(folder: Path, blow: Blow | None, until_caught_up: bool) -> None:
+def _write(folder: Path, blow: Blow | None, until_caught_up: bool, log_url: str | None) -> None:
     taken = dict.fromkeys(STEPS, 0)
 
     def step(name: str) -> None:
         taken[name] += 1
         due = blow is not None and (name, taken[name]) == (blow.step, blow.nth)
         if blow is not None and due and not calm(folder, os.getpid()).exists():
+            if blow.signal is None:
+                raise Unavailable("the catalog does not answer")
             os.kill(os.getpid(), blow.signal)
             # The signal may reach another thread first: this one must not go on meanwhile.
             time.sleep(0.1)
@@ -135,13 +147,18 @@ def _write(folder: Path, blow: Blow | None, until_caught_up: bool) -> None:
     logging.getLogger("k2.ingest").addHandler(warned)
     limits = CommitLimits(rows=2_000, interval=timedelta(milliseconds=50))
     options = WriterOptions(limits=limits, skew=SKEW)
-    with open_home(folder) as home:
+    with open_home(folder, log_url) as home:
         member = None if until_caught_up else home.log.join("writers")
-        Writer(home.log, home.registry, home.lake, options, on_step=step, membership=member).run(
-            lambda: bool(ended), until_caught_up=until_caught_up
+        writer = Writer(
+            home.log, home.registry, home.lake, options, on_step=step, membership=member
         )
-        if member is not None:
-            member.leave()
+        try:
+            writer.run(lambda: bool(ended), until_caught_up=until_caught_up)
+        except Unavailable:
+            sys.exit(3)
+        finally:
+            if member is not None:
+                member.leave()
 
 
 def now() -> datetime:

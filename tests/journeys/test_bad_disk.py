@@ -135,7 +135,7 @@ def test_a_writer_waits_for_room_in_the_tables(
     monkeypatch.setenv("K2_LAKE", str(disk.folder / "lake"))
     writer = disk.command("ingest", "--until-caught-up")
     with running(writer, K2_LAKE=str(disk.folder / "lake")) as (pid, said):
-        wait_for("next try in", said)
+        wait_for("tried again", said)
         assert any(word in line for line in said for word in ("no space is left", "too large"))
         ended = k2("audit")
         assert ended.code in (0, 3), "in flight, or no room to look"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_up import get
+from tests.cli.running import get
 from tests.conftest import missing
 
 ROOT = Path(__file__).parents[2]

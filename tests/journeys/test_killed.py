@@ -28,23 +28,28 @@ from tests.journeys.home import (
 FAULTY = "simulator:?rate=max&symbols=8&seed=11&duplicates=0.02&late=0.02&malformed=0.02"
 
 
-def places_in_log(home: Home) -> Counter[tuple[str, int, int]]:
-    """Every (topic, partition, offset) that the log holds, read message by message."""
-    places: Counter[tuple[str, int, int]] = Counter()
+Place = tuple[str, str, int, int]
+"""Topic, the log's identity, partition, offset."""
+
+
+def places_in_log(home: Home) -> Counter[Place]:
+    """Every place that the log holds, read message by message."""
+    places: Counter[Place] = Counter()
     for topic, partitions in home.log.topics().items():
+        log_id = home.log.identity(topic)
         for partition in range(partitions):
             offset = home.log.start_offset(topic, partition)
             while batches := home.log.read(topic, partition, offset, 1 << 24):
                 for batch in batches:
-                    places.update((topic, partition, int(o)) for o in batch.offsets)
+                    places.update((topic, log_id, partition, int(o)) for o in batch.offsets)
                     offset = batch.next_offset
     return places
 
 
-def places_in_lake(home: Home) -> Counter[tuple[str, int, int]]:
-    """Every (topic, partition, offset) that a row or a ledger's entry cites, each time it does."""
-    places: Counter[tuple[str, int, int]] = Counter()
-    columns = ["log_topic", "log_partition", "log_offset"]
+def places_in_lake(home: Home) -> Counter[Place]:
+    """Every place that a row or a ledger's entry cites, each time it does."""
+    places: Counter[Place] = Counter()
+    columns = ["log_topic", "log_id", "log_partition", "log_offset"]
     for name in home.log.topics():
         topic = Topic.parse(name)
         assert topic is not None
@@ -63,8 +68,8 @@ def assert_exact(home: Home) -> None:
     found = audit(home.log, home.lake)
     assert found.ok, [p for p in found.partitions if p.problem]
     for part in found.partitions:
-        fates = part.committed + part.duplicate + part.rejected + part.absent + part.in_flight
-        assert part.end_offset - part.start_offset == fates
+        fates = part.committed + part.duplicate + part.rejected + part.absent + part.lost
+        assert part.end_offset - part.start_offset == fates + part.shed + part.in_flight
 
 
 def feed_some(feed: Feed, producer: Producer, rows: int) -> None:

@@ -36,6 +36,7 @@ class Machine:
 
     home: Path
     port: int
+    feed: str = FEED
     running: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
 
     @property
@@ -44,7 +45,7 @@ class Machine:
 
     def start(self, part: str) -> None:
         words = {
-            "feed": ["feed", FEED],
+            "feed": ["feed", self.feed],
             "writer": ["ingest"],
             "server": ["serve", "--port", str(self.port)],
         }
@@ -80,8 +81,8 @@ class Machine:
 
 
 @contextmanager
-def machine(home: Path) -> Iterator[Machine]:
-    made = Machine(home, free_port("127.0.0.1", 0))
+def machine(home: Path, feed: str = FEED) -> Iterator[Machine]:
+    made = Machine(home, free_port("127.0.0.1", 0), feed)
     try:
         for part in ("feed", "writer", "server"):
             made.start(part)

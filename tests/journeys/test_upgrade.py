@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ from k2.errors import Refused
 from k2.feeds import open_feed
 from k2.lake import open_lake
 from k2.log import open_registry
-from k2.query import Selection, open_reader
+from k2.query import Reader, Selection, open_reader
 from tests.cli.conftest import K2
+from tests.log.adapters import fresh
 
 KINDS = ("trades", "quotes")
 TOPIC = "market.crypto.trades.simulated"
@@ -65,18 +66,27 @@ class Copy:
         return talk
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
+@pytest.fixture(params=["files", pytest.param("servers", marks=pytest.mark.servers)])
+def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of a home whose log and registry are its own files, or real servers."""
+    if request.param == "servers":
+        monkeypatch.setenv("K2_LOG", fresh(request, "kafka", tmp_path))
+        monkeypatch.setenv("K2_REGISTRY", fresh(request, "confluent", tmp_path))
+        monkeypatch.setenv("K2_LOG_PARTITIONS", "4")
     return tmp_path / "home"
+
+
+def of_first_version(folder: Path, home: Path) -> Copy:
+    """A K2 that knows no second version of anything."""
+    copy = Copy(folder, home)
+    for kind in KINDS:
+        (copy.schemas / f"{kind}.v2.avsc").unlink()
+    return copy
 
 
 @pytest.fixture
 def old(tmp_path: Path, home: Path) -> Copy:
-    """A K2 of the first version."""
-    copy = Copy(tmp_path / "old", home)
-    for kind in KINDS:
-        (copy.schemas / f"{kind}.v2.avsc").unlink()
-    return copy
+    return of_first_version(tmp_path / "old", home)
 
 
 def market(count: int) -> str:
@@ -95,8 +105,12 @@ def truth(count: int) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def opened(home: Path) -> AbstractContextManager[Reader]:
+    return open_reader(home, log=os.environ.get("K2_LOG"), registry=os.environ.get("K2_REGISTRY"))
+
+
 def read(home: Path, kind: str) -> list[dict[str, Any]]:
-    with open_reader(home) as reader:
+    with opened(home) as reader:
         rows: list[dict[str, Any]] = reader.records(kind, Selection()).table.to_pylist()
         return rows
 
@@ -145,7 +159,7 @@ def test_a_writer_is_upgraded_between_two_versions(k2: K2, home: Path, old: Copy
     assert json.loads(k2("rejected", "--json").out)["data"] == []
 
     wanted = truth(3_000)
-    with open_reader(home) as reader:
+    with opened(home) as reader:
         # Nobody has committed the later records, but the new K2's readers see them already.
         assert reader.records("trades", Selection()).table.num_rows == len(wanted["trades"])
     assert k2("ingest", "--until-caught-up").code == 0
@@ -256,7 +270,7 @@ def test_an_incompatible_schema_is_refused_by_its_field(k2: K2, home: Path, name
     assert k2("feed", market(50)).code == 0
     field, change = INCOMPATIBLE[name]
     wrong = changed(model.latest("trades"), field, **change)
-    registry = open_registry(f"embedded:{home / 'registry.db'}")
+    registry = open_registry(os.environ.get("K2_REGISTRY", f"embedded:{home / 'registry.db'}"))
     with pytest.raises(Refused, match=f"field {field} ") as told:
         registry.register(f"{TOPIC}-value", wrong)
     assert told.value.hint
@@ -281,5 +295,5 @@ def test_a_k2_with_an_incompatible_schema_appends_nothing(
     told = wrong("feed", market(100), expect=1)
     assert "field source_sequence is removed" in told
     audit = json.loads(k2("audit", "--json").out)
-    ends = {part["topic"]: part["end_offset"] for part in audit["partitions"]}
-    assert ends[TOPIC] == len(truth(50)["trades"])
+    ends = [part["end_offset"] for part in audit["partitions"] if part["topic"] == TOPIC]
+    assert sum(ends) == len(truth(50)["trades"])

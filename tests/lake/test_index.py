@@ -18,7 +18,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table import Table
 
 from k2.lake import Commit, DataFileRef, Lake, LakeTable, bucket, open_lake
-from k2.lake.commit import MERGE_AT
+from k2.lake.stage import MERGE_AT
 from tests.lake.make import DAY, TOPIC, append, at, trades
 
 SYMBOLS = 20

@@ -1,8 +1,9 @@
 """Tables of records into a real log, read back as a stranger would."""
 
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -236,3 +237,18 @@ def test_a_table_that_is_no_table_of_the_kind_sends_nothing(log: Log, registry: 
     with pytest.raises(BadInput):
         Producer(log, registry, 1).send(BINANCE, "trades", trades(["A"]).drop_columns(["price"]))
     assert log.end_offset(TOPIC, 0) == 0
+
+
+def test_partitions_that_are_added_get_records_soon(
+    log: Log, registry: Registry, tmp_path: Path
+) -> None:
+    now = 0.0
+    producer = Producer(log, registry, 1, lambda: now)
+    assert {sent.partition for sent in producer.send(BINANCE, "trades", trades(SYMBOLS))} == {0}
+    with closing(sqlite3.connect(tmp_path / "log.db")) as database, database:
+        database.execute("INSERT INTO partitions (topic_id, number) SELECT id, 1 FROM topics")
+    now = 11.0
+    for _ in range(2):
+        sent = producer.send(BINANCE, "trades", trades(SYMBOLS))
+    assert {each.partition for each in sent} == {0, 1}
+    assert sum(each.count for each in sent) == len(SYMBOLS)

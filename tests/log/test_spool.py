@@ -93,6 +93,8 @@ def test_records_wait_and_arrive_in_order(log: Away, tmp_path: Path) -> None:
         append(spool, 5, partition=1)
         spool.put(POSITIONS, "feed", "5")
         assert spool.waiting() == 4
+        records, size = spool.backlog()
+        assert (records, size > 0) == (4, True)
         assert spool.latest(POSITIONS) == {"feed": "5"}
         log.away = False
         append(spool, 6)

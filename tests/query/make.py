@@ -97,12 +97,12 @@ def random_trades(
     return rows
 
 
-def to_table(rows: Iterable[Row]) -> pa.Table:
-    """Rows as a table with all columns of trades."""
+def to_table(rows: Iterable[Row], columns: pa.Schema = COLUMNS) -> pa.Table:
+    """Rows as a table with all of these columns."""
     plain = pa.schema(
-        [f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f for f in COLUMNS]
+        [f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f for f in columns]
     )
-    return pa.Table.from_pylist(list(rows), schema=plain).cast(COLUMNS)
+    return pa.Table.from_pylist(list(rows), schema=plain).cast(columns)
 
 
 def order_of(row: Row) -> tuple[Any, ...]:
@@ -116,9 +116,16 @@ def order_of(row: Row) -> tuple[Any, ...]:
     )
 
 
-def write_file(folder: Path, rows: Sequence[Row], sequence: int, **drop: bool) -> DataFileRef:
+def write_file(
+    folder: Path,
+    rows: Sequence[Row],
+    sequence: int,
+    *,
+    columns: pa.Schema = COLUMNS,
+    **drop: bool,
+) -> DataFileRef:
     """A data file of one commit, as the lake writes it: sorted by symbol and time."""
-    table = to_table(sorted(rows, key=lambda row: (row["symbol"], *order_of(row))))
+    table = to_table(sorted(rows, key=lambda row: (row["symbol"], *order_of(row))), columns)
     plain = pa.schema(
         [f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f for f in table.schema]
     )
@@ -153,13 +160,16 @@ class Files:
         times: tuple[datetime | None, datetime | None] | None = None,
         as_of: int | None = None,
     ) -> tuple[DataFileRef, ...]:
-        """The files that may hold such rows; dates do not narrow here."""
+        """The files that may hold such rows; dates narrow those that are of one."""
+        first, last = dates or (None, None)
         wanted = list(symbols) if symbols is not None else None
         start, end = times or (None, None)
         return tuple(
             replace(ref, whole=as_of is None or ref.sequence <= as_of)
             for ref in self.refs
-            if (wanted is None or any(ref.min_symbol <= s <= ref.max_symbol for s in wanted))  # type: ignore[operator]
+            if (first is None or ref.exchange_date is None or ref.exchange_date >= first)
+            and (last is None or ref.exchange_date is None or ref.exchange_date <= last)
+            and (wanted is None or any(ref.min_symbol <= s <= ref.max_symbol for s in wanted))  # type: ignore[operator]
             and (start is None or DAWN + timedelta(microseconds=ref.max_timestamp or 0) >= start)
             and (end is None or DAWN + timedelta(microseconds=ref.min_timestamp or 0) < end)
             and (as_of is None or ref.sequence <= as_of or self.rough)

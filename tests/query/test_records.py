@@ -15,7 +15,7 @@ from k2.query.duckdb import DuckDB
 from k2.query.page import from_token, to_token
 from k2.query.port import Pin
 from k2.query.records import Wanted, fetch_records, question
-from k2.query.selection import Condition, Selection
+from k2.query.selection import NOW, Condition, Past, Selection
 from k2.query.view import View
 from tests.query.make import (
     Files,
@@ -302,15 +302,17 @@ def test_tokens_that_were_changed_or_belong_elsewhere_are_refused(
     view = view_of(tmp_path, [rows[:25]], rows[25:])
     _, page = fetch_records(engine, view, Selection(), Wanted(limit=10))
     assert page is not None
-    asked = question("trades", Selection(), Wanted(limit=10), None)
+    asked = question("trades", Selection(), Wanted(limit=10), NOW)
     token = to_token(page, asked)
     assert from_token(token, asked) == page
-    assert from_token(token, question("trades", Selection(), Wanted(limit=99), None)) == page
+    assert from_token(token, question("trades", Selection(), Wanted(limit=99), NOW)) == page
     others = [
-        question("quotes", Selection(), Wanted(limit=10), None),
-        question("trades", Selection(("A",)), Wanted(limit=10), None),
-        question("trades", Selection(), Wanted(limit=10, fields=("price",)), None),
-        question("trades", Selection(), Wanted(limit=10), "2024-03-04T00:00:00Z"),
+        question("quotes", Selection(), Wanted(limit=10), NOW),
+        question("trades", Selection(("A",)), Wanted(limit=10), NOW),
+        question("trades", Selection(), Wanted(limit=10, fields=("price",)), NOW),
+        question("trades", Selection(), Wanted(limit=10), Past("2024-03-04T00:00:00Z")),
+        question("trades", Selection(), Wanted(limit=10), Past(as_known_at="2024-03-04T00:00:00Z")),
+        question("trades", Selection(), Wanted(limit=10), Past(history=True)),
     ]
     for other in others:
         with pytest.raises(BadInput, match="page token"):

@@ -4,6 +4,7 @@
 and leave them running. A test that kills, fills or configures makes its own by `make_…`.
 """
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -18,7 +19,10 @@ from tests.servers.registry import Registry
 from tests.servers.toxiproxy import Toxiproxy
 
 FIXTURES = frozenset(
-    {"kafka", "registry_server", "make_kafka", "make_cluster", "make_registry", "toxiproxy"}
+    {
+        *("kafka", "registry_server", "make_kafka", "make_cluster", "make_registry", "toxiproxy"),
+        *("prometheus", "promtool"),
+    }
 )
 """Names of the fixtures here: tests that use one are marked `servers`."""
 
@@ -108,6 +112,26 @@ def toxiproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toxiproxy]:
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def prometheus() -> str:
+    """Path of a Prometheus, which each test starts for itself."""
+    return _program("prometheus")
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """Path of the tool that checks a Prometheus' rules."""
+    return _program("promtool")
+
+
+def _program(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        missing(f"{name} (`make servers` installs it where it may)")
+    assert path is not None
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -29,8 +29,9 @@ _PROPERTIES: Final = {
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
     "group.initial.rebalance.delay.ms": "0",
-    # By default a broker that was killed may come back only after 9 s.
-    "broker.session.timeout.ms": "1000",
+    # By default a broker that was killed may come back only after 9 s; on a machine that is busy,
+    # one whose session is much shorter than this is taken for dead.
+    "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "200",
     # The default, 128 MiB, does not fit into a small heap.
     "log.cleaner.dedupe.buffer.size": "4194304",

@@ -156,7 +156,7 @@ def test_a_market_that_has_closed_is_shown_as_it_was(look: Look, past: str) -> N
 def test_the_reference_is_drawn_whole(look: Look, past: str) -> None:
     page = look(past, "/docs").page
     expect(page.locator(".operation").first).to_be_visible(timeout=SECONDS)
-    assert page.locator(".operation[id^=get], .operation[id^=post]").count() == 20
+    assert page.locator(".operation[id^=get], .operation[id^=post]").count() == 25
     trial = page.locator("[id='get/v1/symbols']")
     trial.locator("button").click()
     expect(trial.locator("pre")).to_have_text(re.compile('"success": true'), timeout=SECONDS)

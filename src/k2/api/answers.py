@@ -6,7 +6,7 @@ The question is asked and its first part encoded in one go, in a worker thread.
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import orjson
@@ -17,6 +17,7 @@ from k2.api.audit import Auditor
 from k2.api.metrics import Metrics
 from k2.api.work import Leave, Workers
 from k2.encode import FORMATS, json_parts
+from k2.log import Producer
 from k2.query import Answer, Reader
 
 # Answers of more rows than this are sent part by part.
@@ -25,14 +26,25 @@ _BY_MEDIA_TYPE: Final = {kind.media_type.split(";")[0]: name for name, kind in F
 
 
 @dataclass(frozen=True)
+class Entry:
+    """The way into the log; `skew` is how far ahead of the clock a correction's time may lie."""
+
+    producer: Producer
+    skew: timedelta
+
+
+@dataclass(frozen=True)
 class Desk:
-    """What handlers work with: the reader, the threads, the auditor, the clock, the counters."""
+    """What handlers work with: the reader, the threads, the auditor, the clock, the counters, and
+    the way into the log (None: nothing is taken in).
+    """
 
     reader: Reader
     workers: Workers
     auditor: Auditor
     clock: Callable[[], datetime]
     metrics: Metrics
+    entry: Entry | None = None
 
 
 def desk(request: Request) -> Desk:

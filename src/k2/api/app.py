@@ -20,6 +20,7 @@ from fastapi.openapi.utils import get_openapi
 
 from k2.api import (
     bars,
+    corrections,
     errors,
     health,
     ledgers,
@@ -30,7 +31,7 @@ from k2.api import (
     summary,
     symbols,
 )
-from k2.api.answers import Desk
+from k2.api.answers import Desk, Entry
 from k2.api.audit import Auditor, Report
 from k2.api.edge import Edge
 from k2.api.metrics import Metrics
@@ -51,11 +52,12 @@ def create_app(
     limits: Limits = DEFAULT_LIMITS,
     clock: Callable[[], datetime] = now,
     audit_seconds: float | None = 30.0,
+    entry: Entry | None = None,
 ) -> FastAPI:
     """The application over `reader`, which stays the caller's to close.
 
     `auditing` makes a fresh audit, in a thread: every `audit_seconds`, or only when asked for
-    where that is None.
+    where that is None. `entry` is the way in for corrections; without it the server only reads.
     """
     metrics = Metrics()
     workers = Workers(limits)
@@ -80,9 +82,10 @@ def create_app(
         redirect_slashes=False,
         lifespan=life,
     )
-    app.state.desk = Desk(reader, workers, auditor, clock, metrics)
-    for resource in (records, bars, summary, symbols, snapshots, ledgers, health, pages):
+    app.state.desk = Desk(reader, workers, auditor, clock, metrics, entry)
+    for resource in (records, corrections, bars, summary, symbols, snapshots, ledgers, health):
         app.include_router(resource.router)
+    app.include_router(pages.router)
     errors.install(app)
     app.add_middleware(
         Edge,

@@ -26,6 +26,7 @@ from k2.query.times import parse_date, parse_when
 M = TypeVar("M", bound="Asked")
 
 _TIMES: Final = "a time with a zone, a date (midnight where it is traded), or `-15m`"
+_KNOWN: Final = "Only what was known by then, whenever K2 got it: a time with a zone, or `-15m`"
 _DAY: Final = r"[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
 _HOUR: Final = r"([01][0-9]|2[0-3]):[0-5][0-9]"
 _CLOCK: Final = rf"T{_HOUR}(:[0-5][0-9](\.[0-9]{{1,6}})?)?(Z|[+-]{_HOUR})"
@@ -106,7 +107,14 @@ AsOf = Annotated[
         examples=["2026-11-20T17:00:00Z"],
     ),
 ]
+Instant = Annotated[
+    str,
+    Field(max_length=64, examples=["2026-11-20T17:00:00Z"]),
+    WithJsonSchema({"type": "string", "pattern": f"^{_DAY}{_CLOCK}$"}),
+]
+Word = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Whole = Annotated[int, BeforeValidator(_whole)]
+Count = Annotated[Whole, Field(ge=0, lt=2**63)]
 Day = Annotated[
     str,
     WithJsonSchema({"type": "string", "format": "date", "examples": ["2014-03-11"]}),
@@ -145,7 +153,7 @@ class FormatAsked(Asked):
 
 
 class RecordsAsked(FormatAsked):
-    """Parameters of GET /v1/trades and /v1/quotes."""
+    """Parameters of GET /v1/quotes and /v1/corrections."""
 
     symbol: Symbol | None = None
     exchange: ExchangeName | None = None
@@ -157,6 +165,13 @@ class RecordsAsked(FormatAsked):
     )
     after: After | None = None
     as_of: AsOf | None = None
+    as_known_at: When | None = Field(None, description=_KNOWN)
+
+
+class TradesAsked(RecordsAsked):
+    """Parameters of GET /v1/trades."""
+
+    history: Flag = Field(False, description="As first reported, and what became of each")
 
 
 class SymbolsAsked(FormatAsked):
@@ -168,6 +183,8 @@ class SymbolsAsked(FormatAsked):
 
 class SummaryAsked(SymbolsAsked):
     """Parameters of GET /v1/summary/{symbol}/{date}."""
+
+    as_known_at: When | None = Field(None, description=_KNOWN)
 
 
 class StatsAsked(FormatAsked):
@@ -210,6 +227,7 @@ class BarsAsked(FormatAsked):
     fill: Flag = Field(False, description="Show intervals without trades as empty bars")
     last: int = Field(500, ge=1, le=100_000, description="The newest so many bars per symbol")
     as_of: AsOf | None = None
+    as_known_at: When | None = Field(None, description=_KNOWN)
 
 
 class BarsBatchAsked(Asked):
@@ -225,6 +243,7 @@ class BarsBatchAsked(Asked):
     fill: bool = False
     last: Whole = Field(100, ge=1, le=100_000, description="The newest so many bars per symbol")
     as_of: AsOf | None = None
+    as_known_at: When | None = Field(None, description=_KNOWN)
     format: FormatName | None = None
 
 
@@ -244,6 +263,8 @@ class QueryAsked(Asked):
     limit: Whole = Field(1_000, ge=1, le=100_000, description="Rows of a page")
     after: After | None = None
     as_of: AsOf | None = None
+    as_known_at: When | None = Field(None, description=_KNOWN)
+    history: bool = Field(False, description="Trades as first reported, and what became of each")
     format: FormatName | None = None
 
 
@@ -318,8 +339,21 @@ async def body(request: Request, model: type[M]) -> M:
 
 def json_body(model: type[Asked]) -> dict[str, Any]:
     """The OpenAPI description of a body that `body` reads."""
-    schema = model.model_json_schema()
+    found = model.model_json_schema()
+    # References would be looked for at the root of the whole description.
+    schema = _inlined(found, found.get("$defs", {}))
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _inlined(shape: Any, definitions: dict[str, Any]) -> Any:
+    """The JSON schema with what it refers to in its place."""
+    if isinstance(shape, list):
+        return [_inlined(one, definitions) for one in shape]
+    if not isinstance(shape, dict):
+        return shape
+    if "$ref" in shape:
+        return _inlined(definitions[shape["$ref"].rpartition("/")[2]], definitions)
+    return {k: _inlined(one, definitions) for k, one in shape.items() if k != "$defs"}
 
 
 def day(text: str) -> date:

@@ -70,6 +70,7 @@ async def _bars(
             fill=query.fill,
             last=query.last,
             as_of=query.as_of,
+            as_known_at=query.as_known_at,
             timeout=seconds,
         )
         held = made.table.group_by(["symbol", "exchange"]).aggregate([([], "count_all")])

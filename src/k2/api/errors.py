@@ -105,19 +105,26 @@ def install(app: FastAPI) -> None:
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         found = f"{request.method} {request.url.path}"
-        status = error.status_code
+        status, headers = error.status_code, dict(error.headers or {})
         if status == 404:
             told: K2Error = NotFound(
                 "there is no such page", found=found, hint="GET /docs lists what there is"
             )
         elif status == 405:
-            allowed = (error.headers or {}).get("Allow")
-            told = BadInput("this method is not allowed here", found=found, expected=allowed)
+            headers["Allow"] = _allowed(request) or headers.get("Allow", "")
+            told = BadInput(
+                "this method is not allowed here", found=found, expected=headers["Allow"]
+            )
         else:
             told = BadInput(str(error.detail), found=found)
             status = 422 if status == 400 else status
         correlation_id = request.state.correlation_id
-        return to_response(told, correlation_id, status=status, headers=error.headers)
+        return to_response(told, correlation_id, status=status, headers=headers)
+
+    def _allowed(request: Request) -> str:
+        # Of two endpoints with one path, the framework names the first one's methods alone.
+        path = getattr(request.scope.get("route"), "path", "")
+        return ", ".join(sorted(name.upper() for name in app.openapi()["paths"].get(path, {})))
 
     async def on_hung_up(request: Request, error: Exception) -> Response:
         return Response(status_code=499)

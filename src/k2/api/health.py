@@ -5,6 +5,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from k2.api import answers, shapes
+from k2.errors import K2Error
 
 router = APIRouter(tags=["state"])
 
@@ -47,11 +48,15 @@ async def status(request: Request) -> Response:
     },
 )
 async def metrics(request: Request) -> Response:
-    """Requests, seconds and rows of this server, and the numbers of GET /v1/status."""
+    """Requests, seconds and rows of this server, what the last audit counted, and the numbers of
+    GET /v1/status, as long as log and tables can be read.
+    """
     at = answers.desk(request)
-    found = await at.workers.run(request, lambda _: at.reader.status())
+    try:
+        at.metrics.stands(await at.workers.run(request, lambda _: at.reader.status()))
+    except K2Error:
+        # What it counts itself is true all the same, and never more wanted than now.
+        at.metrics.stands(None)
+    at.metrics.audited(at.auditor)
     at.metrics.held.set(at.workers.held)
-    for name, value in found.items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            at.metrics.state.labels(name).set(value)
     return Response(generate_latest(at.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,4 +1,6 @@
-"""What became of every record: GET /v1/audit, /v1/rejected, /v1/duplicates."""
+"""What became of every record: GET /v1/audit, /v1/rejected, /v1/duplicates, /v1/shed, /v1/gaps; and
+how the writers fare: /v1/degradation.
+"""
 
 from typing import Annotated
 
@@ -46,6 +48,47 @@ async def rejected(request: Request, query: Annotated[asked.LedgerAsked, Query()
 async def duplicates(request: Request, query: Annotated[asked.LedgerAsked, Query()]) -> Response:
     """The newest duplicates, and the row that each repeats."""
     return await _ledger(request, "duplicates", query)
+
+
+@router.get("/v1/shed", responses=shapes.table("Shed"), summary="Records left in the log")
+async def shed(request: Request, query: Annotated[asked.LedgerAsked, Query()]) -> Response:
+    """The newest entries of what was left in the log under overload, and of what of it came in.
+
+    `distances` holds the exact places (Base64 in JSON); see the table's own description.
+    """
+    return await _ledger(request, "shed", query)
+
+
+@router.get("/v1/gaps", responses=shapes.table("Gap"), summary="Records that never came")
+async def gaps(request: Request, query: Annotated[asked.LedgerAsked, Query()]) -> Response:
+    """The newest holes in a venue's numbers, or what the log lost.
+
+    `missing`: how many numbers of it the tables do not have by now; `state`: open, filling, filled
+    or given up; `refill_from`: the log or the venue.
+    """
+    return await _ledger(request, "gaps", query)
+
+
+@router.get(
+    "/v1/degradation",
+    responses=shapes.plain("WriterLevel"),
+    summary="Whether writers are overloaded",
+)
+async def degradation(request: Request) -> Response:
+    """The level of each writer that runs, from NORMAL to CIRCUIT_BREAK, and how it came to it."""
+    at = answers.desk(request)
+    found = await at.workers.run(request, lambda _: at.reader.levels())
+    rows: list[object] = [
+        {
+            "writer": each.writer,
+            "level": each.level.name,
+            "number": int(each.level),
+            "since": utc(each.since),
+            "history": [dict(change) for change in each.history],
+        }
+        for each in found
+    ]
+    return answers.plain(request, rows, {"rows": len(rows)})
 
 
 async def _ledger(request: Request, name: str, query: asked.LedgerAsked) -> Response:

@@ -14,15 +14,15 @@ router = APIRouter(tags=["records"])
 
 
 @router.get("/v1/trades", responses=shapes.table("Trade"), summary="Trades in total order")
-async def trades(request: Request, query: Annotated[asked.RecordsAsked, Query()]) -> Response:
+async def trades(request: Request, query: Annotated[asked.TradesAsked, Query()]) -> Response:
     """Trades by symbol, exchange and time: pages from the oldest on, or the newest with `last`."""
-    return await _records(request, "trades", query)
+    return await listed(request, "trades", query, history=query.history)
 
 
 @router.get("/v1/quotes", responses=shapes.table("Quote"), summary="Quotes in total order")
 async def quotes(request: Request, query: Annotated[asked.RecordsAsked, Query()]) -> Response:
     """Quotes by symbol, exchange and time: pages from the oldest on, or the newest with `last`."""
-    return await _records(request, "quotes", query)
+    return await listed(request, "quotes", query)
 
 
 @router.get(
@@ -88,6 +88,8 @@ async def queried(
             after=query.after,
             fields=tuple(dict.fromkeys(query.fields)),
             as_of=as_of or query.as_of,
+            as_known_at=query.as_known_at,
+            history=query.history,
             timeout=seconds,
         ),
         asked=(kind, wanted, query, as_of),
@@ -96,7 +98,10 @@ async def queried(
     )
 
 
-async def _records(request: Request, kind: str, query: asked.RecordsAsked) -> Response:
+async def listed(
+    request: Request, kind: str, query: asked.RecordsAsked, *, history: bool = False
+) -> Response:
+    """The answer to a GET for records of a kind: the newest, or a page from the oldest on."""
     if query.last is not None and query.after is not None:
         raise BadInput(
             "`last` and `after` exclude each other",
@@ -119,6 +124,8 @@ async def _records(request: Request, kind: str, query: asked.RecordsAsked) -> Re
             limit=None if query.last else query.limit,
             after=query.after,
             as_of=query.as_of,
+            as_known_at=query.as_known_at,
+            history=history,
             timeout=seconds,
         ),
         asked=(kind, wanted, query),

@@ -60,6 +60,12 @@ def _operation(path: str, method: str, told: Mapping[str, Any]) -> Iterator[str]
             (name, shape, shape.get("description", ""), name in needed)
             for name, shape in body["properties"].items()
         ]
+        for name, shape in body["properties"].items():
+            each = shape.get("items", {})
+            parameters += [
+                (f"{name}[].{field}", one, one.get("description", ""), field in each["required"])
+                for field, one in each.get("properties", {}).items()
+            ]
     if parameters:
         yield f"\n| {'field of the body' if 'requestBody' in told else 'parameter'} | | |"
         yield "|---|---|---|"

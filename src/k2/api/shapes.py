@@ -6,6 +6,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from k2.encode import FORMATS
+from k2.ingest import GAP_STATE
 from k2.lake import definition
 from k2.model import latest
 
@@ -16,6 +17,10 @@ DECIMAL: Final[Shape] = {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]*[1-9])
 TIME: Final[Shape] = {"type": "string", "format": "date-time"}
 COUNT: Final[Shape] = {"type": "integer", "minimum": 0}
 TEXT: Final[Shape] = {"type": "string"}
+LEVEL: Final[Shape] = {
+    "type": "string",
+    "enum": ["NORMAL", "SOFT", "GRACEFUL", "AGGRESSIVE", "CIRCUIT_BREAK"],
+}
 
 
 def of_columns(schema: pa.Schema) -> Shape:
@@ -70,7 +75,18 @@ _NULLABLE_VALUES: Final = {name: _nullable(shape) for name, shape in _VALUES.ite
 SCHEMAS: Final[Mapping[str, Shape]] = {
     "Trade": of_columns(latest("trades").arrow),
     "Quote": of_columns(latest("quotes").arrow),
-    "Bar": _object({"symbol": TEXT, "exchange": TEXT, "start": TIME, **_NULLABLE_VALUES}),
+    "Correction": of_columns(
+        latest("corrections").arrow.append(pa.field("has_target", pa.bool_(), nullable=False))
+    ),
+    "Bar": _object(
+        {
+            "symbol": TEXT,
+            "exchange": TEXT,
+            "start": TIME,
+            **_NULLABLE_VALUES,
+            "complete": {"type": "boolean"},
+        }
+    ),
     "Summary": _object(
         {
             "symbol": TEXT,
@@ -119,6 +135,20 @@ SCHEMAS: Final[Mapping[str, Shape]] = {
     ),
     "Rejected": of_columns(definition("rejected").arrow),
     "Duplicate": of_columns(definition("duplicates").arrow),
+    "Shed": of_columns(definition("shed").arrow),
+    "Gap": of_columns(pa.schema([*definition("gaps").arrow, *GAP_STATE])),
+    "WriterLevel": _object(
+        {
+            "writer": TEXT,
+            "level": LEVEL,
+            "number": COUNT,
+            "since": TIME,
+            "history": {
+                "type": "array",
+                "items": _object({"at": TEXT, "before": TEXT, "after": TEXT, "reason": TEXT}),
+            },
+        }
+    ),
     "Record": {
         "anyOf": [{"$ref": "#/components/schemas/Trade"}, {"$ref": "#/components/schemas/Quote"}]
     },
@@ -128,6 +158,8 @@ SCHEMAS: Final[Mapping[str, Shape]] = {
             "records_per_second": _nullable({"type": "number"}),
             "lag_messages": COUNT,
             "freshness_seconds": _nullable({"type": "number"}),
+            "level": LEVEL,
+            "shed_waiting": COUNT,
             "rows": COUNT,
             "tail_rows": COUNT,
             "snapshot": COUNT,

@@ -29,7 +29,12 @@ async def summary(
     return await answers.answer(
         request,
         lambda reader, seconds: reader.summary(
-            symbol, date, exchange=query.exchange, as_of=query.as_of, timeout=seconds
+            symbol,
+            date,
+            exchange=query.exchange,
+            as_of=query.as_of,
+            as_known_at=query.as_known_at,
+            timeout=seconds,
         ),
         asked=(symbol, date, query),
         format=query.format,

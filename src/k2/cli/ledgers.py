@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -40,3 +40,27 @@ def ledger_command(
         output.write(answer, columns=columns, limit=limit)
 
     return command
+
+
+def ledger_group(
+    name: str,
+    what: str,
+    columns: Sequence[str],
+    to_shown: "Callable[[pa.Table], pa.Table] | None" = None,
+) -> click.Group:
+    """As `ledger_command`, for a ledger that has commands of its own besides."""
+    listing = ledger_command(name, what, columns, to_shown)
+
+    @click.pass_context
+    def show(context: click.Context, /, **arguments: Any) -> object:
+        if context.invoked_subcommand is not None:
+            return None
+        return context.invoke(listing, **arguments)
+
+    return click.Group(
+        name,
+        callback=show,
+        params=listing.params,
+        help=listing.help,
+        invoke_without_command=True,
+    )

@@ -8,14 +8,23 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from k2.cli.progress import bar
 from k2.cli.stores import Stores
 from k2.errors import BadInput
-from k2.feeds.csv import open_file
+from k2.feeds import file_adapter
+from k2.feeds.mapped.content import verify
 from k2.feeds.run import run_feed
-from k2.ingest import Fates, Writer, WriterOptions, fates_of, settle
+from k2.ingest import (
+    Fates,
+    Pace,
+    PacedProducer,
+    Writer,
+    WriterOptions,
+    fates_of,
+    pace_of,
+    settle,
+)
 from k2.log import Log, Producer, Registry, Sent
 from k2.model import Exchange
 
@@ -26,8 +35,8 @@ _SHOWN: Final = 5
 class Asked:
     """What the files are: see `k2.feeds.csv.open_file`."""
 
-    kind: str
-    mapping: str
+    kind: str | None
+    mapping: str | None
     symbol: str | None
     exchange: str | None
     instruments: Path | None
@@ -36,13 +45,14 @@ class Asked:
 
 @dataclass(frozen=True)
 class Loaded:
-    """How many records were read, what became of them, and the first of those that feeds refused
-    (as text with file and line).
+    """How many records were read, what became of them, the first of those that feeds refused (as
+    text with file and line), and the names of files whose checksum was verified.
     """
 
     read: int
     fates: Fates
     refused: Sequence[str]
+    verified: Sequence[str]
 
 
 def load(
@@ -56,12 +66,15 @@ def load(
     """Append every file to the log, have it committed, and count the fates of what was read.
 
     A writer that runs already commits; without one it is done here. Raises `BadInput` for a file
-    that is not there, before any is read. Once `stop()`, what was appended stays in the log.
+    that is not there, or not the one of its checksum, before any is read. Once `stop()`, what was
+    appended stays in the log.
     """
     for file in files:
         if not file.is_file():
             raise BadInput("there is no such file", place=str(file))
-    producer = _Recorder(stores.log, stores.registry, partitions)
+    verified = [file.name for file in files if verify(file)]
+    pace = pace_of(stores.lake, options, stop)
+    producer = _Recorder(stores.log, stores.registry, partitions, pace)
     read = 0
     with _progress(files) as tell:
         for file in files:
@@ -73,14 +86,14 @@ def load(
         return Writer(stores.log, stores.registry, stores.lake, options)
 
     settle(stores.lake, stores.lake.folder, producer.sent, open_writer, stop)
-    return Loaded(read, fates_of(stores.lake, producer.sent), producer.refused)
+    return Loaded(read, fates_of(stores.lake, producer.sent), producer.refused, verified)
 
 
-class _Recorder(Producer):
+class _Recorder(PacedProducer):
     """A producer that remembers where records went, and the first that the feed refused."""
 
-    def __init__(self, log: Log, registry: Registry, partitions: int) -> None:
-        super().__init__(log, registry, partitions)
+    def __init__(self, log: Log, registry: Registry, partitions: int, pace: Pace) -> None:
+        super().__init__(log, registry, partitions, pace)
         self.sent: list[Sent] = []
         self.refused: list[str] = []
 
@@ -105,7 +118,7 @@ def _append(
     tell: Callable[[Path, int], None],
     stop: Callable[[], bool],
 ) -> int:
-    feed = open_file(
+    feed = file_adapter(file)(
         file,
         asked.mapping,
         asked.kind,
@@ -125,22 +138,8 @@ def _append(
 
 @contextmanager
 def _progress(files: Sequence[Path]) -> Iterator[Callable[[Path, int], None]]:
-    """A bar on stderr, if that is a terminal; yields a function for a file and its bytes done."""
-    console = Console(stderr=True)
+    """A bar meanwhile; yields a function for a file and its bytes done."""
     sizes = {file: file.stat().st_size for file in files}
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("loading", total=sum(sizes.values()))
-        before = {file: sum(list(sizes.values())[:n]) for n, file in enumerate(sizes)}
-
-        def tell(file: Path, done: int) -> None:
-            bar.update(task, description=file.name, completed=before[file] + done)
-
-        yield tell
+    before = {file: sum(list(sizes.values())[:n]) for n, file in enumerate(sizes)}
+    with bar("loading") as shown:
+        yield lambda file, done: shown.tell(before[file] + done, sum(sizes.values()), file.name)

@@ -5,29 +5,46 @@ import socket
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from k2.cli.supervise import Part
 from k2.errors import Unavailable
+from k2.settings import Settings
 
 _LOOK_SECONDS: Final = 0.1
 
 
-def parts_of(home: Path, feeds: Sequence[str], host: str, port: int) -> list[Part]:
-    """The parts of K2 on `home`: a process for each feed, the writer, the server.
+def parts_of(settings: Settings, feeds: Sequence[str], port: int) -> list[Part]:
+    """The parts of K2 as the settings have them: a process for each feed, the writers, the server.
 
-    They end with this process, even if it is killed.
+    The server listens at `port`. They end with this process, even if it is killed.
     """
-    # A killed supervisor must not leave a writer or a server behind that nobody sees.
-    k2 = (sys.executable, "-m", "k2", "--end-with", str(os.getpid()), "--home", str(home))
-    numbered = [f"feed {n}" for n in range(1, len(feeds) + 1)] if len(feeds) > 1 else ["feed"]
+    metrics = settings.metrics
+    server = ("--host", settings.serve.host, "--port", str(port))
     return [
-        *(Part(name, (*k2, "feed", "--", url)) for name, url in zip(numbered, feeds, strict=False)),
-        Part("writer", (*k2, "ingest")),
-        Part("server", (*k2, "serve", "--host", host, "--port", str(port))),
+        *_numbered(settings.home, "feed", "feed", metrics.feed_port, [("--", f) for f in feeds]),
+        *_numbered(settings.home, "writer", "ingest", metrics.ingest_port, [()] * settings.writers),
+        Part("server", (*k2_program(settings.home), "serve", *server)),
     ]
+
+
+def k2_program(home: Path) -> tuple[str, ...]:
+    """The start of a command line of K2's own, as a part that ends with this process."""
+    # A killed supervisor must not leave a writer or a server behind that nobody sees.
+    return (sys.executable, "-m", "k2", "--end-with", str(os.getpid()), "--home", str(home))
+
+
+def _numbered(
+    home: Path, name: str, command: str, port: int | None, arguments: Sequence[Sequence[str]]
+) -> Iterator[Part]:
+    """Parts that run the same command, each with metrics at the port after the one before."""
+    for n, each in enumerate(arguments):
+        # 0 is any port: there is no next one.
+        metrics = () if port is None else ("--metrics-port", str(port + n if port else 0))
+        called = f"{name} {n + 1}" if len(arguments) > 1 else name
+        yield Part(called, (*k2_program(home), command, *metrics, *each))
 
 
 def url_of(host: str, port: int) -> str:

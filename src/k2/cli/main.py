@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 found a problem, 2 wrong usage, 3 unavailable.
 """
 
 import ast
+import atexit
 import gc
 import importlib
 import json
@@ -101,10 +102,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line (`arguments` default to those of the process) and exit."""
     code = run(sys.argv[1:] if arguments is None else arguments)
     if code:
-        # An error's frames hold the engine in cycles; found at the interpreter's very end, they
-        # would have it print forty lines about leaks.
+        # An error's frames may still hold the engine: at its very end the interpreter would print
+        # forty lines about leaks, below the message that counts.
         gc.collect()
+        sys.stderr.flush()
+        atexit.register(_hush)
     sys.exit(code)
+
+
+def _hush() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def run(arguments: Sequence[str]) -> int:

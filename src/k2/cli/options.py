@@ -71,6 +71,16 @@ def settings_option(function: Command[R]) -> Command[R]:
     return with_settings
 
 
+def metrics_option(setting: str) -> Callable[[Command[R]], Command[R]]:
+    """Adds `--metrics-port`, which goes before the setting of that name."""
+    return click.option(
+        "--metrics-port",
+        type=click.IntRange(0, 65_535),
+        metavar="N",
+        help=f"Serve metrics for Prometheus there; 0: any port. In place of {setting}.",
+    )
+
+
 def output_options(function: Command[R]) -> Command[R]:
     """Adds `--table --json --ndjson --csv --arrow --parquet -o` and gives the `output`."""
 
@@ -104,13 +114,33 @@ def as_of_option(function: Command[R]) -> Command[R]:
     )
     @functools.wraps(function)
     def with_as_of(as_of: str | None, **arguments: Any) -> R:
-        if as_of is not None and as_of.strip().startswith("-"):
-            from k2.query.times import parse_when
-
-            as_of = parse_when(as_of, datetime.now(UTC)).isoformat()
-        return function(as_of=as_of, **arguments)
+        return function(as_of=_absolute(as_of), **arguments)
 
     return with_as_of
+
+
+def known_at_option(function: Command[R]) -> Command[R]:
+    """Adds `--as-known-at`: a time, a date, or a distance to now, which becomes a time."""
+
+    @click.option(
+        "--as-known-at",
+        metavar="WHEN",
+        help="Only what was known by then, whenever K2 got it: a time.",
+    )
+    @functools.wraps(function)
+    def with_known_at(as_known_at: str | None, **arguments: Any) -> R:
+        return function(as_known_at=_absolute(as_known_at), **arguments)
+
+    return with_known_at
+
+
+def _absolute(when: str | None) -> str | None:
+    """A distance to now as the time that it means now; anything else as it is."""
+    if when is None or not when.strip().startswith("-"):
+        return when
+    from k2.query.times import parse_when
+
+    return parse_when(when, datetime.now(UTC)).isoformat()
 
 
 def range_options(function: Command[R]) -> Command[R]:

@@ -1,13 +1,15 @@
 """The one command behind `k2 trades`, `k2 quotes` and the other kinds of record."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from typing import Final
 
 import click
 
 from k2.cli.options import (
+    Command,
     as_of_option,
+    known_at_option,
     output_options,
     range_options,
     reader_of,
@@ -20,6 +22,9 @@ from k2.settings import Settings
 
 TABLE_ROWS: Final = 50
 """Records that a table shows if nothing says how many; other formats give all."""
+
+BECAME: Final = ("correction", "corrected_at", "corrected_price", "corrected_quantity")
+"""Columns that trades have with --history."""
 
 
 def records_command(kind: str, what: str, columns: Sequence[str]) -> click.Command:
@@ -39,12 +44,15 @@ def records_command(kind: str, what: str, columns: Sequence[str]) -> click.Comma
     )
     @click.option("--fields", metavar="A,B", help="Only these columns.")
     @as_of_option
+    @known_at_option
+    @_history_option(kind)
     @output_options
     @settings_option
     def command(
         settings: Settings,
         output: Output,
         as_of: str | None,
+        as_known_at: str | None,
         symbol: tuple[str, ...],
         exchange: tuple[str, ...],
         start: datetime | date | None,
@@ -54,6 +62,7 @@ def records_command(kind: str, what: str, columns: Sequence[str]) -> click.Comma
         after: str | None,
         where: tuple[str, ...],
         fields: str | None,
+        history: bool = False,
     ) -> None:
         if last is not None and (limit is not None or after is not None):
             raise BadInput(
@@ -73,14 +82,25 @@ def records_command(kind: str, what: str, columns: Sequence[str]) -> click.Comma
                 after=after,
                 fields=chosen,
                 as_of=as_of,
+                as_known_at=as_known_at,
+                history=history,
                 timeout=settings.query.timeout.total_seconds(),
             )
             if not answer.table.num_rows:
                 tell_unknown(reader, symbol, as_of)
-        output.write(answer, columns=chosen or columns, limit=page)
+        shown = chosen or [*columns, *(n for n in BECAME if n in answer.table.column_names)]
+        output.write(answer, columns=shown, limit=page)
         if output.is_table and answer.next and limit is None:
             say(f"there are more: --limit N, --last N, --csv or --after {answer.next}")
         elif output.format not in ("json", "table") and answer.next:
             say(f"there are more: --after {answer.next}")
 
     return command
+
+
+def _history_option(kind: str) -> Callable[[Command[None]], Command[None]]:
+    """Adds `--history` to the command of trades: nothing else is corrected."""
+    if kind != "trades":
+        return lambda command: command
+    about = "As first reported, and what corrections made of each."
+    return click.option("--history", is_flag=True, help=about)

@@ -13,6 +13,8 @@ from k2.errors import BadInput, Unavailable
 from k2.settings import AccessSettings, Settings
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from k2.ingest import WriterOptions
     from k2.lake import Lake
     from k2.log import Access, Log, Registry
@@ -46,6 +48,8 @@ def access_of(settings: AccessSettings) -> "Access":
     from k2.log import Access
 
     password = settings.password
+    if settings.username is None and (password is not None or settings.password_file is not None):
+        raise BadInput("a password is set, and nobody who signs in", hint="set …_USERNAME as well")
     if settings.password_file is not None:
         if password is not None:
             raise BadInput("the password and its file are both set", hint="unset one of them")
@@ -104,13 +108,48 @@ def opened_stores(settings: Settings) -> Iterator[Stores]:
 
 def writer_options(settings: Settings) -> "WriterOptions":
     """How the settings have a writer work."""
-    from k2.ingest import CommitLimits, Retention, WriterOptions
+    from k2.ingest import (
+        CommitLimits,
+        Level,
+        OverloadOptions,
+        Retention,
+        Thresholds,
+        Trigger,
+        WriterOptions,
+    )
 
+    of = settings.overload
+    levels = [level for level in Level if level is not Level.NORMAL]
+    thresholds = Thresholds(
+        {
+            level: Trigger(lag, memory)
+            for level, lag, memory in zip(levels, of.lag, of.memory, strict=True)
+        },
+        of.lag_down,
+        of.memory_down,
+        of.calm.total_seconds(),
+        of.break_.total_seconds(),
+    )
     return WriterOptions(
+        overload=OverloadOptions(thresholds, of.tiers, of.memory_bytes),
         limits=CommitLimits(settings.commit.rows, settings.commit.bytes, settings.commit.interval),
         retention=Retention(settings.log.retention, settings.log.retention_bytes),
         skew=settings.clock_skew,
+        gap_grace=settings.gap_grace,
     )
+
+
+@contextmanager
+def told_metrics(registry: "CollectorRegistry", host: str, port: int | None) -> Iterator[None]:
+    """Serve a part's metrics meanwhile and say where; nothing without a port."""
+    from k2.metrics import serving
+
+    if port is None:
+        yield
+        return
+    with serving(registry, host, port) as url:
+        say(f"metrics are at {url}")
+        yield
 
 
 @contextmanager

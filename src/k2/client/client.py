@@ -10,6 +10,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ When: TypeAlias = datetime | date | str
 
 _PAGE_ROWS: Final = 100_000
 _MOST_BARS: Final = 100_000
+_MOST_LISTED: Final = 10_000
 _BAR_ORDER: Final = [(name, "ascending") for name in ("symbol", "exchange", "start")]
 _ERRORS: Final[Mapping[str, type[K2Error]]] = {
     "VALIDATION_ERROR": BadInput,
@@ -38,8 +40,8 @@ class Client:
 
     `start` and `end` bound a half-open range: a zoned datetime, a date (midnight in the exchange's
     own zone), or text as the command line takes it (`-15m`). `as_of` asks for the data as K2 held
-    it at a time, a tag or a snapshot id. Raises `Unavailable` when the server cannot be reached,
-    and the server's own errors as K2's.
+    it at a time, a tag or a snapshot id. Trades are those that stand after corrections. Raises
+    `Unavailable` when the server cannot be reached, and the server's own errors as K2's.
     """
 
     def __init__(self, url: str = "http://127.0.0.1:8642", *, timeout: float = 60.0) -> None:
@@ -65,8 +67,14 @@ class Client:
         end: When | None = None,
         fields: Sequence[str] = (),
         as_of: When | None = None,
+        as_known_at: When | None = None,
+        history: bool = False,
     ) -> Iterator[pa.Table]:
-        """Matching records page by page, all of one state: pages neither repeat nor skip."""
+        """Matching records page by page, all of one state: pages neither repeat nor skip.
+
+        `as_known_at` leaves out what was known later; with `history` trades come as they were first
+        reported, with columns that say what became of each.
+        """
         question = _present(
             symbols=list(symbols),
             exchanges=list(exchanges),
@@ -74,6 +82,8 @@ class Client:
             end_time=_text(end),
             fields=list(fields),
             as_of=_text(as_of),
+            as_known_at=_text(as_known_at),
+            history=history or None,
             limit=_PAGE_ROWS,
         )
         after: str | None = None
@@ -83,6 +93,42 @@ class Client:
             yield table
             if after is None:
                 return
+
+    def corrections(
+        self,
+        symbol: str | None = None,
+        *,
+        exchange: str | None = None,
+        start: When | None = None,
+        end: When | None = None,
+        as_of: When | None = None,
+        as_known_at: When | None = None,
+    ) -> pa.Table:
+        """All corrections that venues made in the range, and whether each has its trade."""
+        asked = _present(
+            symbol=symbol,
+            exchange=exchange,
+            start_time=_text(start),
+            end_time=_text(end),
+            as_of=_text(as_of),
+            as_known_at=_text(as_known_at),
+            limit=_MOST_LISTED,
+        )
+        pages: list[pa.Table] = []
+        after: str | None = None
+        while not pages or after is not None:
+            page, after = self._arrow("/v1/corrections", asked | _present(after=after))
+            pages.append(page)
+        return pa.concat_tables(pages)
+
+    def correct(self, *corrections: Mapping[str, Any]) -> pa.Table:
+        """Bring in corrections, all or none, and return each as K2 holds it.
+
+        Keys are the fields of a correction: symbol, exchange, timestamp, action, trade_id … To send
+        them once more changes nothing.
+        """
+        given = [{name: _sent(value) for name, value in each.items()} for each in corrections]
+        return self._arrow("/v1/corrections", body={"corrections": given})[0]
 
     def last(self, symbol: str, count: int = 100, *, kind: str = "trades") -> pa.Table:
         """The newest `count` records of a symbol, oldest first: history and tail as one."""
@@ -99,9 +145,10 @@ class Client:
         all_trades: bool = False,
         fill: bool = False,
         as_of: When | None = None,
+        as_known_at: When | None = None,
     ) -> pa.Table:
         """All time bars of the range: symbol, exchange, start, open, high, low, close, volume,
-        trade_count, vwap.
+        trade_count, vwap, complete.
         """
         asked = _present(
             symbol=symbol,
@@ -111,6 +158,7 @@ class Client:
             all_trades="true" if all_trades else None,
             fill="true" if fill else None,
             as_of=_text(as_of),
+            as_known_at=_text(as_known_at),
             last=_MOST_BARS,
         )
         pages: list[pa.Table] = []
@@ -130,12 +178,14 @@ class Client:
         *,
         exchange: str | None = None,
         as_of: When | None = None,
+        as_known_at: When | None = None,
     ) -> pa.Table:
         """One exchange day, a date or text such as 2014-03-11. Raises `NotFound` if there is
         none.
         """
         path = f"/v1/summary/{urllib.parse.quote(symbol)}/{_text(day)}"
-        return self._arrow(path, _present(exchange=exchange, as_of=_text(as_of)))[0]
+        asked = _present(exchange=exchange, as_of=_text(as_of), as_known_at=_text(as_known_at))
+        return self._arrow(path, asked)[0]
 
     def symbols(self, *, exchange: str | None = None) -> pa.Table:
         """What is traded, and how many trades and quotes of it there are."""
@@ -200,3 +250,10 @@ def _present(**asked: Any) -> dict[str, Any]:
 
 def _text(when: When | None) -> str | None:
     return when.isoformat() if isinstance(when, date) else when
+
+
+def _sent(value: object) -> object:
+    """A value as JSON has it: times as text, decimals by their digits."""
+    if isinstance(value, date):
+        return value.isoformat()
+    return f"{value:f}" if isinstance(value, Decimal) else value

@@ -2,16 +2,46 @@
 
 import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from pkgutil import iter_modules
+from typing import Protocol
 
 from k2.errors import BadInput
 from k2.feeds.port import EndOfFeed, Feed, FeedInterrupted, Records
 
-__all__ = ["EndOfFeed", "Feed", "FeedInterrupted", "Records", "open_feed", "schemes"]
+__all__ = [
+    "EndOfFeed",
+    "Feed",
+    "FeedInterrupted",
+    "OpenFile",
+    "Records",
+    "file_adapter",
+    "open_feed",
+    "schemes",
+]
+
+
+class OpenFile(Protocol):
+    """What opens a file as a feed; `k2.feeds.csv.open_file` says what each argument means."""
+
+    def __call__(
+        self,
+        path: str | Path,
+        mapping: str | Path | None,
+        kind: str | None,
+        *,
+        symbol: str | None,
+        exchange: str | None,
+        instruments: str | Path | None,
+        skew: timedelta,
+        clock: Callable[[], datetime],
+        progress: Callable[[int, int], None] | None,
+    ) -> Feed:
+        """Open the file. Raises `BadInput` for what cannot be."""
 
 
 def open_feed(url: str, position: str | None, clock: Callable[[], datetime]) -> Feed:
@@ -31,6 +61,15 @@ def open_feed(url: str, position: str | None, clock: Callable[[], datetime]) -> 
         )
     feed: Feed = import_module(f"k2.feeds.{scheme}").open_feed(rest, position, clock)
     return feed
+
+
+def file_adapter(path: Path) -> OpenFile:
+    """What reads a file, by the endings of its name: `dbn` for x.dbn.zst; csv if none is known."""
+    endings = [suffix[1:].lower() for suffix in path.suffixes]
+    known = (name for name in endings if re.fullmatch(r"[a-z][a-z0-9_]*", name) and _is_feed(name))
+    modules = [import_module(f"k2.feeds.{name}") for name in (*known, "csv")]
+    found: OpenFile = next(m.open_file for m in modules if hasattr(m, "open_file"))
+    return found
 
 
 def schemes() -> tuple[str, ...]:

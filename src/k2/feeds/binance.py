@@ -66,7 +66,7 @@ class Binance:
     quotes_are_numbered = True
 
     def __init__(self, asked: Asked) -> None:
-        self.exchange = Exchange("binance", "crypto", "UTC")
+        self.exchange = Exchange("binance", "crypto", "UTC", numbered=("trades",))
         self._asked = asked
         self._ws = asked.ws or WS
         self.rest = asked.rest or REST
@@ -235,3 +235,7 @@ def _page(body: Body, symbol: str, rows: list[dict[str, Any]]) -> Parsed:
         else:
             out.trade(trade, frame)
     return out
+
+
+VENUE: Final = Binance
+"""What `k2.feeds.live` opens by the name of this file."""

@@ -70,7 +70,7 @@ class Coinbase:
     quotes_are_numbered = False
 
     def __init__(self, asked: Asked) -> None:
-        self.exchange = Exchange("coinbase", "crypto", "UTC")
+        self.exchange = Exchange("coinbase", "crypto", "UTC", numbered=("trades",))
         self._asked = asked
         self._ws = asked.ws or WS
         self.rest = asked.rest or REST
@@ -274,3 +274,7 @@ def _page(body: Body, symbol: str) -> Parsed:
         else:
             out.trade(trade, frame)
     return out
+
+
+VENUE: Final = Coinbase
+"""What `k2.feeds.live` opens by the name of this file."""

@@ -5,14 +5,12 @@ that cannot be read, or whose record the writer would refuse, becomes a record o
 kept whole with its place; the rest of the file goes on.
 """
 
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qsl, unquote
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +18,16 @@ import pyarrow as pa
 
 from k2.errors import BadInput
 from k2.feeds.mapped import lines
-from k2.feeds.mapped.content import Bytes
+from k2.feeds.mapped.content import Bytes, place_of, print_of
 from k2.feeds.mapped.head import Asked, Head
-from k2.feeds.mapped.records import Context, constant, to_records
+from k2.feeds.mapped.options import read_options
+from k2.feeds.mapped.records import Context, to_records
+from k2.feeds.mapped.rejects import Origin, to_rejects
 from k2.feeds.mapped.values import Fault, shown
 from k2.feeds.mapping import FileMapping, load_mapping
 from k2.feeds.occurrence import Occurrences
 from k2.feeds.port import EndOfFeed, Feed, Records
-from k2.model import CLOCK_SKEW, TIMESTAMP_TYPE, Exchange, Failures, latest, validate
+from k2.model import CLOCK_SKEW, Exchange, Failures, latest, validate
 
 Clock = Callable[[], datetime]
 Progress = Callable[[int, int], None]
@@ -42,27 +42,18 @@ def open_feed(rest: str, position: str | None, clock: Clock) -> Feed:
 
     `[&skew=…]` is the K2_CLOCK_SKEW_SECONDS of the writer, where that is not the default.
     """
-    path, _, query = rest.partition("?")
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    for option in options:
-        if option not in _OPTIONS:
-            raise BadInput(
-                f"a csv feed has no option {option!r}", found=rest, expected=", ".join(_OPTIONS)
-            )
+    path, options, skew = read_options("csv", rest, _OPTIONS)
     for option in ("mapping", "kind"):
         if option not in options:
             raise BadInput(f"a csv feed needs {option}=…", found=rest)
-    skew = options.get("skew")
-    if skew is not None and not re.fullmatch(r"[0-9]{1,9}", skew):
-        raise BadInput("skew is no number of seconds", found=skew, expected="such as skew=300")
     return open_file(
-        unquote(path),
+        path,
         options["mapping"],
         options["kind"],
         symbol=options.get("symbol"),
         exchange=options.get("exchange"),
         instruments=options.get("instruments"),
-        skew=CLOCK_SKEW if skew is None else timedelta(seconds=int(skew)),
+        skew=skew,
         clock=clock,
         position=position,
     )
@@ -70,8 +61,8 @@ def open_feed(rest: str, position: str | None, clock: Clock) -> Feed:
 
 def open_file(
     path: str | Path,
-    mapping: str | Path | FileMapping,
-    kind: str,
+    mapping: str | Path | FileMapping | None,
+    kind: str | None,
     *,
     symbol: str | None = None,
     exchange: str | None = None,
@@ -92,6 +83,13 @@ def open_file(
     again. Raises `BadInput` for a file, a mapping or a combination that cannot be.
     """
     path = Path(path)
+    if mapping is None or kind is None:
+        what = "mapping" if mapping is None else "kind"
+        raise BadInput(
+            f"a delimited file needs a {what}, which tells what its lines are",
+            place=str(path),
+            hint=f"name it with --{what}",
+        )
     known = mapping if isinstance(mapping, FileMapping) else load_mapping(str(mapping))
     layout = known.layout(kind)
     asked = Asked(path, known, layout, symbol, exchange, instruments, skew, block_bytes)
@@ -111,9 +109,9 @@ class CsvFeed:
         self._occurrences: Occurrences | None = None
         try:
             self.name = f"csv:{asked.layout.kind}:{asked.mapping.name}:{asked.path.resolve()}"
-            self._print = _print_of(asked.path)
+            self._print = print_of(asked.path)
             self._line = 0
-            self._skip = _line_of(position, self._print)
+            self._skip = place_of(position, "line", self._print)
             self._blocks = lines.read_blocks(self._bytes, asked.block_bytes)
             self._head = Head(asked, self._blocks, _symbols_by_company)
             self.exchanges: Sequence[Exchange] = (
@@ -222,28 +220,21 @@ class CsvFeed:
             yield Fault(row, name, f"{name} {shown(value)} {wrong}", None)
 
     def _rejects(self, block: lines.Block, faults: list[Fault], now: datetime) -> pa.Table:
-        schema = latest("rejects").arrow
         first: dict[int, Fault] = {}
         for fault in faults:
             first.setdefault(fault.row, fault)
         chosen = [first[row] for row in sorted(first)]
-        n = len(chosen)
-        if n == 0:
-            return schema.empty_table()
         starts, ends = block.bounds
-        columns = {
-            "exchange": constant(self._context.exchange.name, n),
-            "kind": constant(self._asked.layout.kind, n),
-            "source": constant(self._asked.mapping.name, n),
-            "file": constant(self._asked.path.name, n),
-            "line": pa.array([block.first_line + f.row for f in chosen], pa.int64()),
-            "column": pa.array([f.column for f in chosen], pa.string()),
-            "reason": pa.array([f.reason for f in chosen], pa.string()),
-            "expected": pa.array([f.expected for f in chosen], pa.string()),
-            "raw": pa.array([block.data[starts[f.row] : ends[f.row]] for f in chosen], pa.binary()),
-            "ingestion_timestamp": pa.repeat(pa.scalar(now, TIMESTAMP_TYPE), n),
-        }
-        return pa.Table.from_arrays([columns[f.name].cast(f.type) for f in schema], schema=schema)
+        asked = self._asked
+        return to_rejects(
+            Origin(
+                self._context.exchange.name, asked.layout.kind, asked.mapping.name, asked.path.name
+            ),
+            [block.first_line + fault.row for fault in chosen],
+            [(fault.column, fault.reason, fault.expected) for fault in chosen],
+            [block.data[starts[fault.row] : ends[fault.row]] for fault in chosen],
+            now,
+        )
 
     def _numbered(self, table: pa.Table) -> pa.Table:
         """The table with `occurrence` in the rows that have no id."""
@@ -251,7 +242,7 @@ class CsvFeed:
         at = table.schema.get_field_index("occurrence")
         if self._asked.layout.identity == "source_sequence":
             return table
-        if "trade_id" not in self._asked.layout.fields:
+        if not self._has_ids:
             ordinals = pa.array(self._occurrences.number(table), pa.int32())
             return table.set_column(at, table.schema.field(at), ordinals)
         nameless = table.column("trade_id").is_null().to_numpy()
@@ -261,13 +252,19 @@ class CsvFeed:
         ordinals[nameless] = self._occurrences.number(table.filter(pa.array(nameless)))
         return table.set_column(at, table.schema.field(at), pa.array(ordinals, mask=~nameless))
 
+    @property
+    def _has_ids(self) -> bool:
+        """Whether records have ids of their own, at least some of them."""
+        layout = self._asked.layout
+        return layout.kind == "trades" and "trade_id" in layout.fields
+
     def _reread(self) -> Iterator[pa.Table]:
         """The records without an id of the whole file once more, as `_numbered` asks for them."""
         feed = CsvFeed(self._asked, self._clock, None, None)
         try:
             while True:
                 table, _, _ = feed._convert(feed._next_block(), self._clock())
-                if "trade_id" in self._asked.layout.fields:
+                if self._has_ids:
                     table = table.filter(table.column("trade_id").is_null())
                 yield table
         except EndOfFeed:
@@ -297,23 +294,3 @@ def _symbols_by_company(asked: Asked) -> Mapping[str, str]:
 
 def _no_clock() -> datetime:
     return datetime.fromtimestamp(0, UTC)
-
-
-def _print_of(path: Path) -> str:
-    """What tells one state of a file from another."""
-    found = path.stat()
-    return f"{found.st_size}-{found.st_mtime_ns}"
-
-
-def _line_of(position: str | None, print_: str) -> int:
-    """The line after which reading goes on; 0, the start, if the file is not as it was."""
-    if position is None:
-        return 0
-    match = re.fullmatch(r"line ([0-9]+) of ([0-9]+-[0-9]+)", position)
-    if match is None:
-        raise BadInput(
-            "this is no position in a mapped file",
-            found=position,
-            expected="what the feed gave, `line 12 of 3456-789`",
-        )
-    return int(match[1]) if match[2] == print_ else 0

@@ -45,7 +45,7 @@ from k2.feeds.live.venue import (
 from k2.feeds.port import Feed
 from k2.model import Exchange
 
-WS: Final = "wss://ws.kraken.com"
+WS: Final = "wss://ws.kraken.com/v2"
 REST: Final = "https://api.kraken.com"
 
 DEPTH: Final = 10
@@ -89,7 +89,7 @@ class Kraken:
                 "Kraken's history goes by time: from where on are these trades looked for?",
                 expected="since=TIME, a little before the first of them",
             )
-        self.exchange = Exchange("kraken", "crypto", "UTC")
+        self.exchange = Exchange("kraken", "crypto", "UTC", numbered=("trades",))
         self._asked = asked
         self._ws = asked.ws or WS
         self.rest = asked.rest or REST
@@ -117,7 +117,7 @@ class Kraken:
                 asked["depth"] = DEPTH
             message = orjson.dumps({"method": "subscribe", "params": asked}).decode()
             requests.append(Request(message, frozenset(f"{channel} {s}" for s in symbols)))
-        return Plan(f"{self._ws}/v2", tuple(requests), symbols)
+        return Plan(self._ws, tuple(requests), symbols)
 
     def parser(self, symbols: Sequence[str]) -> "KrakenParser":
         """A parser for a new connection, its books empty."""
@@ -330,3 +330,7 @@ def _page(body: Body, symbol: str, rows: Sequence[Any]) -> Parsed:
         else:
             out.trade(trade, frame)
     return out
+
+
+VENUE: Final = Kraken
+"""What `k2.feeds.live` opens by the name of this file."""

@@ -22,7 +22,9 @@ from k2.feeds.mapped.times import check_format
 from k2.feeds.mapped.toml import Section
 from k2.model import ASSET_CLASSES, Exchange, latest
 
-KINDS: Final = ("trades", "quotes", "instruments", "dividends", "splits")
+NUMBERED: Final = ("trades", "quotes")
+"""Kinds of records that have an id which may count up."""
+KINDS: Final = ("trades", "quotes", "corrections", "instruments", "dividends", "splits")
 """The kinds of record that a file may hold."""
 
 FILLED_BY_K2: Final = frozenset(
@@ -42,6 +44,9 @@ FILLED_BY_K2: Final = frozenset(
 
 SIDES: Final = ("BUY", "SELL", "SELL_SHORT", "UNKNOWN")
 """What the side of a trade may be."""
+
+ACTIONS: Final = ("BUST", "CANCEL", "CORRECT")
+"""What a correction may do."""
 
 UNIT_DIGITS: Final = 9
 """So many, that a number of 28 digits times a unit fits 38."""
@@ -120,11 +125,12 @@ class FileMapping:
     asset_class: str
     zone: str
     day_roll: timedelta
+    numbered: tuple[str, ...]
     layouts: Mapping[str, Layout]
 
     def exchange(self, name: str) -> Exchange:
         """The declaration of the exchange under `name`; `BadInput` for a name that cannot be."""
-        return Exchange(name, self.asset_class, self.zone, self.day_roll)
+        return Exchange(name, self.asset_class, self.zone, self.day_roll, self.numbered)
 
     def layout(self, kind: str) -> Layout:
         """The layout of `kind`; `BadInput` if the mapping has none."""
@@ -179,7 +185,7 @@ def parse_mapping(text: str, place: str) -> FileMapping:
     if not name:
         top.bad("name", "the mapping has no name", expected="a text, stored with every record")
     exchange = top.table("exchange")
-    exchange.only("name", "column", "asset_class", "zone", "day_roll_seconds")
+    exchange.only("name", "column", "asset_class", "zone", "day_roll_seconds", "numbered")
     asset_class = exchange.text("asset_class")
     if asset_class not in ASSET_CLASSES:
         exchange.bad(
@@ -197,6 +203,7 @@ def parse_mapping(text: str, place: str) -> FileMapping:
         asset_class,
         exchange.zone("zone") or "",
         timedelta(seconds=exchange.integer("day_roll_seconds", 0)),
+        _numbered(exchange),
         layouts,
     )
     if not mapping.zone:
@@ -209,6 +216,15 @@ def parse_mapping(text: str, place: str) -> FileMapping:
         except BadInput as error:
             exchange.bad("name", error.message, expected=error.expected)
     return mapping
+
+
+def _numbered(exchange: Section) -> tuple[str, ...]:
+    """Kinds of records whose ids count up by one."""
+    found = exchange.texts("numbered")
+    for kind in found:
+        if kind not in NUMBERED:
+            exchange.bad("numbered", "this kind has no ids that count", found=kind, one_of=NUMBERED)
+    return found
 
 
 def _layout(table: Section, kind: str) -> Layout:
@@ -263,14 +279,14 @@ def _check_layout(table: Section, layout: Layout) -> None:
         for column in layout.used():
             if column not in layout.columns:
                 table.bad("columns", f"there is no column {column!r}", one_of=layout.columns)
-    for key, kind in (
-        ("not_price_forming", "trades"),
-        ("price_forming_only", "trades"),
-        ("zero_side_is_empty", "quotes"),
-        ("identity", "quotes"),
+    for key, kinds in (
+        ("not_price_forming", ("trades",)),
+        ("price_forming_only", ("trades",)),
+        ("zero_side_is_empty", ("quotes",)),
+        ("identity", ("quotes", "corrections")),
     ):
-        if key in table.found and layout.kind != kind:
-            table.bad(key, f"only {kind} have this")
+        if key in table.found and layout.kind not in kinds:
+            table.bad(key, f"only {' and '.join(kinds)} have this")
     number = layout.fields.get("source_sequence")
     if layout.identity == "source_sequence" and (number is None or number.absent):
         fields.bad("source_sequence", "the identity is this field: each line must have it")
@@ -345,11 +361,11 @@ def _check_source(table: Section, source: Source, name: str, kind: str) -> None:
     needed = name not in latest(kind).defaults and not latest(kind).arrow.field(name).nullable
     if needed and source.absent:
         table.bad("null" if source.nulls else "optional", f"{kind} need this field in each line")
-    if name == "side":
+    if allowed := {"side": SIDES, "action": ACTIONS}.get(name):
         chosen = [*(source.values or {}).values(), source.otherwise, source.value]
-        for side in chosen:
-            if side is not None and side not in SIDES:
-                table.bad("values", "this is no side", found=side, one_of=SIDES)
+        for word in chosen:
+            if word is not None and word not in allowed:
+                table.bad("values", f"this is no {name}", found=word, one_of=allowed)
 
 
 def _unit(table: Section) -> Decimal:

@@ -50,11 +50,11 @@ class Pace:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a feed stands: records appended so far by kind, the position stored last (None: none
-    yet), and what is waited for (None: nothing).
+    """Where a feed stands: records appended so far by exchange and kind, the position stored last
+    (None: none yet), and what is waited for (None: nothing).
     """
 
-    records: Mapping[str, int]
+    records: Mapping[tuple[str, str], int]
     position: str | None
     waiting: str | None = None
 
@@ -97,7 +97,10 @@ def run_feed(
         run.until_end()
     finally:
         run.close()
-    return Ran(dict(run.sent), time.monotonic() - began, run.held_rows)
+    records: dict[str, int] = {}
+    for (_, kind), count in run.sent.items():
+        records[kind] = records.get(kind, 0) + count
+    return Ran(records, time.monotonic() - began, run.held_rows)
 
 
 class _Run:
@@ -112,7 +115,7 @@ class _Run:
         on_progress: Callable[[Progress], None],
         pace: Pace,
     ) -> None:
-        self.sent: dict[str, int] = {}
+        self.sent: dict[tuple[str, str], int] = {}
         self.held_rows = 0
         self._feed = feed
         self._opened: Feed | None = None
@@ -184,7 +187,7 @@ class _Run:
             # Only now: an append that failed is repeated, and one that was made is not.
             del self._held[exchange, kind]
             self.held_rows -= table.num_rows
-            self.sent[kind] = self.sent.get(kind, 0) + table.num_rows
+            self.sent[exchange, kind] = self.sent.get((exchange, kind), 0) + table.num_rows
         if position != self._stored:
             if not self._insist(partial(self._log.put, POSITIONS, self._feed.name, position)):
                 return False

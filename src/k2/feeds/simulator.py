@@ -113,7 +113,9 @@ class SimulatorFeed:
         del identity["count"]
         digest = hashlib.sha256(repr(sorted(identity.items())).encode()).hexdigest()[:8]
         self.name = f"simulator-{options.exchange}-{digest}"
-        self.exchanges: Sequence[Exchange] = (Exchange(options.exchange, "crypto", "UTC"),)
+        self.exchanges: Sequence[Exchange] = (
+            Exchange(options.exchange, "crypto", "UTC", numbered=KINDS),
+        )
         self._options = options
         self._market = Market(options.market)
         self._next = number

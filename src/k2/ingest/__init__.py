@@ -1,35 +1,72 @@
 """From the log to the lake: decode, validate, deduplicate, commit exactly once; and the proof."""
 
 from k2.ingest.audit import Audit, PartitionAudit, audit
+from k2.ingest.board import WriterLevel, levels
 from k2.ingest.decide import Decided, Decider, table_of
+from k2.ingest.degradation import Change, Level, Thresholds, Trigger
+from k2.ingest.drive import Drive
 from k2.ingest.follow import Follower
+from k2.ingest.gaps import STATE as GAP_STATE
+from k2.ingest.gaps import with_state
 from k2.ingest.loss import accept_loss
+from k2.ingest.options import CommitLimits, Retention, WriterOptions
+from k2.ingest.overload import OverloadOptions
+from k2.ingest.rebuild import Rebuilt, Wanted, rebuild
 from k2.ingest.redrive import Redriven, redrive
-from k2.ingest.settle import Fates, fates_of, following, settle, writing
+from k2.ingest.settle import (
+    Fates,
+    Pace,
+    PacedProducer,
+    fates_of,
+    following,
+    pace_of,
+    settle,
+    writing,
+)
 from k2.ingest.tail import Pinned, Tail
-from k2.ingest.writer import CommitLimits, Retention, Writer, WriterOptions, group_of
+from k2.ingest.watch import CommitFigures, Lag, Watch
+from k2.ingest.writer import Writer, group_of
 
 __all__ = [
+    "GAP_STATE",
     "Audit",
+    "Change",
+    "CommitFigures",
     "CommitLimits",
     "Decided",
     "Decider",
+    "Drive",
     "Fates",
     "Follower",
+    "Lag",
+    "Level",
+    "OverloadOptions",
+    "Pace",
+    "PacedProducer",
     "PartitionAudit",
     "Pinned",
+    "Rebuilt",
     "Redriven",
     "Retention",
     "Tail",
+    "Thresholds",
+    "Trigger",
+    "Wanted",
+    "Watch",
     "Writer",
+    "WriterLevel",
     "WriterOptions",
     "accept_loss",
     "audit",
     "fates_of",
     "following",
     "group_of",
+    "levels",
+    "pace_of",
+    "rebuild",
     "redrive",
     "settle",
     "table_of",
+    "with_state",
     "writing",
 ]

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 
 from k2.errors import K2Error
 from k2.ingest.decide import table_of
-from k2.lake import Lake, LakeTable, Snapshot
+from k2.ingest.shed import shed_places
+from k2.lake import RECORD_TABLES, Lake, LakeTable, Snapshot
 from k2.log import Log
 from k2.model import Topic
 
@@ -106,8 +107,11 @@ def audit(log: Log, lake: Lake) -> Audit:
             files = [_File("rejected", f.path) for f in snapshot.files.select()]
             files += [f for f in ledgers if f.fate == "duplicate"]
         else:
-            files = [*(_File("committed", f.path) for f in snapshot.files.select()), *ledgers]
-        found += _audit_table(log, lake.table(table), snapshot, files, mine)
+            of_records = table in RECORD_TABLES
+            rows = snapshot.files.select()
+            files = [_File("committed", f.path, of_records=of_records) for f in rows]
+            files += ledgers
+        found += _audit_table(log, lake, lake.table(table), snapshot, files, mine)
         ids = {(topic, log.identity(topic)) for topic in mine}
         for file in files:
             if file.fate == "committed":
@@ -120,6 +124,7 @@ def audit(log: Log, lake: Lake) -> Audit:
 
 def _audit_table(
     log: Log,
+    lake: Lake,
     table: LakeTable,
     snapshot: Snapshot,
     files: Sequence["_File"],
@@ -127,7 +132,9 @@ def _audit_table(
 ) -> list[PartitionAudit]:
     counts = log.topics()
     tallies = [
-        _Tally(log, table, snapshot, topic, p) for topic in topics for p in range(counts[topic])
+        _Tally(log, lake, table, snapshot, topic, p)
+        for topic in topics
+        for p in range(counts[topic])
     ]
     low = 0
     while any(tally.has(low) for tally in tallies):
@@ -147,12 +154,13 @@ def _audit_table(
 class _File:
     """A file of rows that cite places in the log; read when first asked, and then span by span."""
 
-    def __init__(self, fate: str, path: str) -> None:
+    def __init__(self, fate: str, path: str, *, of_records: bool = False) -> None:
         self.fate = fate
         self.problem: str | None = None
         self.rows: Mapping[tuple[str, str], int] = {}
         """By topic and identity of the log, how many rows came from there."""
         self._path = path
+        self._hint = " (`k2 rebuild` makes its rows again)" if of_records else ""
         self._bounds: dict[_Place, tuple[int, int]] | None = None
         self._cited: dict[_Place, Offsets] | None = None
 
@@ -177,10 +185,10 @@ class _File:
             table = pq.ParquetFile(self._path).read(columns=_CITED.names).cast(_CITED)
         except FileNotFoundError:
             # Its rows are missed one by one; this says why.
-            self.problem = f"the file {self._path} is gone"
+            self.problem = f"the file {self._path} is gone{self._hint}"
             table = _CITED.empty_table()
         except (OSError, pa.ArrowException) as error:
-            self.problem = f"the file {self._path} cannot be read: {error}"
+            self.problem = f"the file {self._path} cannot be read{self._hint}: {error}"
             table = _CITED.empty_table()
         logs = table.group_by(["log_topic", "log_id"]).aggregate([([], "count_all")])
         rows: list[dict[str, Any]] = logs.to_pylist()
@@ -199,7 +207,13 @@ class _Tally:
     """One partition's sum, made span by span."""
 
     def __init__(
-        self, log: Log, table: LakeTable, snapshot: Snapshot, topic: str, partition: int
+        self,
+        log: Log,
+        lake: Lake,
+        table: LakeTable,
+        snapshot: Snapshot,
+        topic: str,
+        partition: int,
     ) -> None:
         self._topic, self._partition = topic, partition
         self._place: _Place = (topic, log.identity(topic), partition)
@@ -209,7 +223,12 @@ class _Tally:
         offset = known.next_offset.get(partition) if known else None
         self._limit = self._start if offset is None else offset
         self._counts = dict.fromkeys(("committed", "duplicate", "rejected"), 0)
-        self._absent = self._in_flight = self._lost = 0
+        self._absent = self._in_flight = self._lost = self._shed = 0
+        self._shed_places = [
+            shed_places(lake, each)
+            for each in snapshot.shed
+            if (each.topic, each.log_id, each.partition) == self._place
+        ]
         self._wrong: list[tuple[int, str]] = []
         if known is not None and known.log_id != self._place[1]:
             problem = "the topic was made anew: the table was written from another log"
@@ -220,6 +239,11 @@ class _Tally:
             self._wrong.append((self._limit, problem))
         else:
             self._start = _with_losses(snapshot, self._place, self._start)
+        self._accepted = [
+            (loss.first_offset, loss.end_offset)
+            for loss in snapshot.losses
+            if loss.accepted and (loss.topic, loss.log_id, loss.partition) == self._place
+        ]
         self._low = self._high = self._start
         self._fates = np.zeros(0, np.uint8)
         if self._limit > self._end:
@@ -265,14 +289,39 @@ class _Tally:
         offsets = np.arange(self._low, self._high)
         committed = offsets < self._limit
         kept = offsets >= self._kept_from
-        self._lost += int(np.count_nonzero(~kept))
+        # What a broker deleted last it may have again after a crash: it stays lost.
+        back = present & committed & self._among_accepted(offsets) & (self._fates == 0)
+        self._lost += int(np.count_nonzero(~kept) + np.count_nonzero(back))
         self._absent += int(np.count_nonzero(~present & kept & (offsets < self._end)))
         self._in_flight += int(np.count_nonzero(present & ~committed))
-        differs = np.flatnonzero(self._fates != (present & committed))
+        shed = self._among_shed(offsets, present)
+        self._shed += int(np.count_nonzero(shed))
+        self._fates += shed
+        differs = np.flatnonzero(self._fates != (present & committed & ~back))
         if len(differs):
             at = int(differs[0])
             problem = _problem(int(self._fates[at]), bool(present[at]), bool(committed[at]))
             self._wrong.append((self._low + at, problem))
+
+    def _among_shed(
+        self, offsets: Offsets, present: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.bool_]:
+        """Which of them were shed and wait in the log, as the ledger says."""
+        found = np.zeros(len(offsets), np.bool_)
+        for places in self._shed_places:
+            low, high = np.searchsorted(places.offsets, [self._low, self._high])
+            found[places.offsets[low:high] - self._low] = True
+            for first, end in places.whole:
+                # The ledger says "all that is there": an offset may hold no record.
+                found |= present & (offsets >= first) & (offsets < end)
+        return found
+
+    def _among_accepted(self, offsets: Offsets) -> npt.NDArray[np.bool_]:
+        """Which of them an operator accepted as lost."""
+        found = np.zeros(len(offsets), np.bool_)
+        for first, end in self._accepted:
+            found |= (offsets >= first) & (offsets < end)
+        return found
 
     def _present(self, log: Log) -> npt.NDArray[np.bool_]:
         """Which offsets of the span hold a record, read from the log itself."""
@@ -302,7 +351,7 @@ class _Tally:
             self._start,
             self._end,
             **self._counts,
-            shed=0,
+            shed=self._shed,
             absent=self._absent,
             lost=self._lost,
             in_flight=self._in_flight,

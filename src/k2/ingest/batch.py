@@ -7,13 +7,15 @@ their ledgers' entries and the next offsets, or an error and nothing.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2.ingest.decide import Decided
 from k2.ingest.marks import symbols_in, symbols_of
+from k2.ingest.shed import to_ledger
+from k2.ingest.tracking import Sequenced
 from k2.lake import (
     Commit,
     Lake,
@@ -30,13 +32,14 @@ from k2.model import Exchange
 @dataclass(frozen=True)
 class Batch:
     """What one commit brings: decided runs, the snapshot that they were decided on, and the offsets
-    document after it.
+    document after it. `sequenced`: what they are to their streams, if these are followed.
     """
 
     runs: list[Decided]
     base: Snapshot
     end: Offsets
     exchanges: tuple[Exchange, ...]
+    sequenced: Sequenced | None = None
 
     def is_beside(self, head: Snapshot) -> bool:
         """Whether none of the rows committed since can be the same record as one of these: no
@@ -49,10 +52,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class Committed:
-    """The snapshot after a commit, and the data files that it brought."""
+    """The snapshot after a commit, the data files that it brought, the bytes that these and the
+    ledgers' files have, and what its records are to their streams.
+    """
 
     snapshot: Snapshot
     paths: frozenset[str]
+    size_bytes: int
+    sequenced: Sequenced | None
 
 
 def commit_batch(
@@ -70,7 +77,7 @@ def commit_batch(
         on_step("files")
         begun = time.clock_gettime(time.CLOCK_BOOTTIME)
         files = _write_rows(table, [run.rows for run in batch.runs])
-        outbox = _write_ledgers(lake, batch.runs)
+        outbox = _write_ledgers(lake, batch)
         on_step("commit")
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - begun
         if age <= file_age_max.total_seconds():
@@ -85,12 +92,16 @@ def commit_batch(
             batch.end,
             outbox,
             batch.exchanges,
+            shed=tuple(shed.range for run in batch.runs for shed in run.shed),
+            filled=tuple(each for run in batch.runs for each in run.filled),
             beside=batch.is_beside,
             summary=summary,
         )
     )
     on_step("answer")
-    return Committed(snapshot, frozenset(file.path for file in files))
+    size_bytes = sum(file.bytes for file in (*files, *outbox))
+    paths = frozenset(file.path for file in files)
+    return Committed(snapshot, paths, size_bytes, batch.sequenced)
 
 
 def moved_by(start: Offsets, runs: Sequence[Decided], log_ids: Mapping[str, str]) -> Offsets:
@@ -139,12 +150,20 @@ def _write_day(table: LakeTable, rows: pa.Table, day: date) -> WrittenFile:
     return table.write(rows.append_column("commit_sequence", pa.nulls(len(rows), pa.int64())), day)
 
 
-def _write_ledgers(lake: Lake, runs: Sequence[Decided]) -> tuple[WrittenFile, ...]:
-    """The batch's rejected and duplicate records, a file each, to be named in its commit."""
+def _write_ledgers(lake: Lake, batch: Batch) -> tuple[WrittenFile, ...]:
+    """The batch's entries, a file a ledger, to be named in its commit."""
+    runs = batch.runs
     ledgers = {
         "rejected": pa.concat_tables([run.rejected for run in runs]),
         "duplicates": pa.concat_tables([run.duplicates for run in runs]),
+        "shed": to_ledger(
+            [shed for run in runs for shed in run.shed],
+            [filled for run in runs for filled in run.filled],
+            datetime.now(UTC),
+        ),
     }
+    if batch.sequenced is not None:
+        ledgers["gaps"] = batch.sequenced.gaps
     return tuple(
         lake.table(name).write(entries, None)
         for name, entries in ledgers.items()

@@ -15,9 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from k2.errors import NotFound, Refused
+from k2.errors import Broken, NotFound, Refused
 from k2.ingest.known import LINEAGE, Known
-from k2.lake import definition
+from k2.ingest.shed import Shedding, ShedRun, split
+from k2.lake import ShedRange, definition
 from k2.log import NOT_WIRE_FORMAT, Batch, Registry
 from k2.model import Exchange, Topic, decode, exchange_dates, latest, micros, validate
 
@@ -36,7 +37,8 @@ class Decided:
 
     `rows` has the table's columns but commit_sequence; `rejected` and `duplicates` those of the
     ledgers. By partition, `first_offset` is where reading began, and `next_offset` where it goes on
-    (exclusive end).
+    (exclusive end). `shed` was left in the log; `filled` are fronts of shed ranges that this brings
+    in: then no offsets move.
     """
 
     topic: str
@@ -45,11 +47,14 @@ class Decided:
     duplicates: pa.Table
     first_offset: Mapping[int, int]
     next_offset: Mapping[int, int]
+    shed: tuple[ShedRun, ...] = ()
+    filled: tuple[ShedRange, ...] = ()
 
     @property
     def messages(self) -> int:
         """How many messages these are the fates of."""
-        return self.rows.num_rows + self.rejected.num_rows + self.duplicates.num_rows
+        decided = self.rows.num_rows + self.rejected.num_rows + self.duplicates.num_rows
+        return decided + sum(run.records for run in self.shed)
 
     @property
     def size_bytes(self) -> int:
@@ -78,14 +83,20 @@ class Decider:
         self._reader = latest(topic.kind)
         self._writers: dict[int, Mapping[str, Any] | str] = {}
 
-    def decide(self, batches: Sequence[Batch], first_offset: Mapping[int, int]) -> Decided:
+    def decide(
+        self,
+        batches: Sequence[Batch],
+        first_offset: Mapping[int, int],
+        shedding: Shedding | None = None,
+    ) -> Decided:
         """Decide the messages of `batches` (this topic's, partitions in any order), which were read
-        from `first_offset` on.
+        from `first_offset` on; what is to be shed now is left alone.
 
         New rows are remembered as known. Raises `Refused` for a message of a schema newer than
         K2 itself, `Unavailable` while the registry is away: nothing is decided then.
         """
-        messages = _Messages.of(batches)
+        kept, shed = split(self._topic, self._log_id, batches, shedding)
+        messages = _Messages.of(kept)
         rows, rejected = self._decode(messages)
         rows, failed = self._validate(rows, messages)
         rejected = [*rejected, *failed]
@@ -110,7 +121,26 @@ class Decider:
             duplicates,
             {batch.partition: first_offset[batch.partition] for batch in batches},
             {batch.partition: batch.next_offset for batch in batches},
+            tuple(shed),
         )
+
+    def read_again(self, batches: Sequence[Batch]) -> pa.Table:
+        """The rows of messages that became rows when they were decided: no fate is decided anew.
+
+        As `Decided.rows`, in the order of the messages. Raises `Broken` for one that cannot be read
+        now, `Refused` and `Unavailable` as `decide` does.
+        """
+        rows, rejected = self._decode(_Messages.of(batches))
+        for bad in rejected:
+            reason, partition, offset = (
+                bad[name][0].as_py() for name in ("reason", "log_partition", "log_offset")
+            )
+            raise Broken(
+                f"this record was kept as a row once, and cannot be read now: {reason}",
+                place=f"{self._topic}[{partition}] offset {offset}",
+                hint="`k2 audit` says whether log and tables agree",
+            )
+        return self._to_table(rows)
 
     def _decode(self, messages: "_Messages") -> tuple[pa.Table, list[pa.Table]]:
         """Rows with lineage in message order, and what could not be decoded."""
@@ -239,7 +269,11 @@ class Decider:
         if self._topic.kind == "gaps":
             return _fill(rows, definition("gaps").arrow)
         time = "timestamp" if "timestamp" in rows.column_names else "ingestion_timestamp"
-        days = exchange_dates(micros(rows[time]), self._exchange)
+        when = rows[time]
+        if self._topic.kind == "corrections":
+            # Beside the trade that it is about: whoever reads a day of trades reads these as well.
+            when = pc.coalesce(rows["target_timestamp"], when)
+        days = exchange_dates(micros(when), self._exchange)
         return rows.append_column("exchange_date", pa.array(days).view(pa.date32()))
 
 

@@ -5,12 +5,14 @@ each partition. Writer and tail both follow, so that an answer now equals the on
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from k2.errors import Broken, Conflict, K2Error, NotFound, Refused, Unavailable
 from k2.ingest.decide import Decided, Decider
 from k2.ingest.known import Known
-from k2.lake import LakeTable, Snapshot
+from k2.ingest.shed import Shedding
+from k2.lake import LakeTable, Offsets, Snapshot
 from k2.log import EXCHANGES_TOPIC, Batch, Log, Registry
 from k2.model import Exchange, Topic
 
@@ -24,7 +26,8 @@ class Follower:
     that nobody declared, a schema that this K2 is too old for, a registry that is away. `stopped`
     names the partitions, as (topic, partition), of which log and table do not belong together:
     the log is shorter than the table's offsets, was trimmed past them, or was made anew. Nothing
-    more of them is read here.
+    more of them is read here. `seen` has, for each partition that is read, the offset at which
+    reading it began here, and the log's end (exclusive) as it was seen last.
     """
 
     def __init__(
@@ -40,11 +43,13 @@ class Follower:
         self.waiting: dict[str, K2Error] = {}
         self.stopped: dict[tuple[str, int], K2Error] = {}
         self.next_offset: dict[str, dict[int, int]] = {}
+        self.seen: dict[tuple[str, int], tuple[int, int]] = {}
         self._log = log
         self._registry = registry
         self._skew = skew
         self._known = Known(kind, table, snapshot)
         self._deciders: dict[str, Decider] = {}
+        self._exchanges: dict[str, Exchange] = {}
         self._log_ids: dict[str, str] = {}
 
     @property
@@ -55,8 +60,7 @@ class Follower:
     @property
     def exchanges(self) -> Mapping[str, Exchange]:
         """The exchanges that decided records belong to."""
-        declared = {t: self._exchange(t) for t in map(Topic.parse, self._deciders) if t}
-        return {exchange.name: exchange for exchange in declared.values()}
+        return self._exchanges
 
     @property
     def log_ids(self) -> Mapping[str, str]:
@@ -69,7 +73,13 @@ class Follower:
         `others`: its files with rows that were not decided here. Raises `Conflict` where these
         could change what was decided and is not committed.
         """
+        before = self.snapshot
         self._known.advance(snapshot, others)
+        for place in [*self.stopped]:
+            # Whoever moved the table's offset, or let it begin in another log, has settled it.
+            if offset_in(before.offsets, place) != offset_in(snapshot.offsets, place):
+                del self.stopped[place]
+                self.next_offset.get(place[0], {}).pop(place[1], None)
         for topic, offsets in snapshot.offsets.items():
             mine = self.next_offset.get(topic, {})
             for partition, offset in offsets.next_offset.items():
@@ -81,12 +91,16 @@ class Follower:
         self._known.save()
 
     def poll(
-        self, max_bytes: int, owned: Mapping[str, Iterable[int]] | None = None
+        self,
+        max_bytes: int,
+        owned: Mapping[str, Iterable[int]] | None = None,
+        shedding: Shedding | None = None,
     ) -> list[Decided]:
         """Decide about `max_bytes` more of each topic's messages; empty means "none yet".
 
-        `owned`: the partitions of each topic that are to be read, all of them if None. Raises
-        `Conflict` when a topic was made anew since it was first read here.
+        `owned`: the partitions of each topic that are to be read, all of them if None. `shedding`:
+        what is left in the log now. Raises `Conflict` when a topic was made anew since it was
+        first read here.
         """
         decided = []
         for name, partitions in self._log.topics().items():
@@ -98,13 +112,40 @@ class Follower:
             if not batches:
                 continue
             try:
-                decided.append(self._decider(topic).decide(batches, self.next_offset[name]))
+                decider = self._decider(topic)
+                decided.append(decider.decide(batches, self.next_offset[name], shedding))
             except (Refused, Unavailable) as error:
                 self.waiting[name] = error
                 continue
             self.waiting.pop(name, None)
             self.next_offset[name].update(decided[-1].next_offset)
         return decided
+
+    def meet(self, owned: Mapping[str, Iterable[int]] | None) -> None:
+        """Find where reading begins of each partition (of those `owned`), and read nothing."""
+        for name, partitions in self._log.topics().items():
+            topic = Topic.parse(name)
+            if topic is not None and topic.kind == self.kind:
+                for partition in range(partitions) if owned is None else owned.get(name, ()):
+                    self._begin(name, partition)
+
+    def decide_shed(
+        self,
+        topic: str,
+        partition: int,
+        batches: Sequence[Batch],
+        shedding: Shedding | None = None,
+    ) -> Decided:
+        """Decide messages that were shed before, but those that `shedding` leaves in the log once
+        more: no offset moves. Raises as `Decider.decide` does, and `Conflict` if the topic was made
+        anew.
+        """
+        self._begin(topic, partition)
+        parsed = Topic.parse(topic)
+        if parsed is None or self._log.identity(topic) != self._log_ids[topic]:
+            raise Conflict("the topic was made anew", place=topic)
+        decided = self._decider(parsed).decide(batches, dict.fromkeys((partition,), 0), shedding)
+        return replace(decided, first_offset={}, next_offset={})
 
     def is_committed(self, topic: str, partition: int) -> bool:
         """Whether all that was read of the partition is in the snapshot."""
@@ -117,22 +158,24 @@ class Follower:
     def lag(self) -> int:
         """Messages between what was decided and the log's end."""
         lag = 0
-        for name, partitions in self._log.topics().items():
+        for name in self._log.topics():
             topic = Topic.parse(name)
             if topic is not None and topic.kind == self.kind:
-                for partition in range(partitions):
+                for partition, end in enumerate(self._log.end_offsets(name)):
                     if self._begin(name, partition):
-                        offset = self.next_offset[name][partition]
-                        lag += self._log.end_offset(name, partition) - offset
+                        lag += end - self.next_offset[name][partition]
         return lag
 
     def _read(self, topic: str, partitions: Sequence[int], max_bytes: int) -> list[Batch]:
         batches: list[Batch] = []
+        ends = self._log.end_offsets(topic) if partitions else []
         for partition in partitions:
-            if not self._begin(topic, partition):
+            # One that was added just now is met next time.
+            if partition >= len(ends) or not self._begin(topic, partition):
                 continue
-            offset = self.next_offset[topic][partition]
-            end = self._log.end_offset(topic, partition)
+            offset, end = self.next_offset[topic][partition], ends[partition]
+            began, _ = self.seen.get((topic, partition), (offset, end))
+            self.seen[topic, partition] = began, end
             if offset < end:
                 batches += self._read_partition(topic, partition, offset, max_bytes)
             elif offset > end:
@@ -182,10 +225,12 @@ class Follower:
     def _decider(self, topic: Topic) -> Decider:
         name = str(topic)
         if name not in self._deciders:
+            exchange = self._exchange(topic)
+            self._exchanges[exchange.name] = exchange
             self._deciders[name] = Decider(
                 topic,
                 self._log_ids[name],
-                self._exchange(topic),
+                exchange,
                 self._registry,
                 self._known,
                 self._skew,
@@ -194,16 +239,24 @@ class Follower:
 
     def _exchange(self, topic: Topic) -> Exchange:
         stored = self.snapshot.exchanges.get(topic.exchange)
-        if stored is not None:
-            return stored
         try:
-            return Exchange.from_json(self._log.latest(EXCHANGES_TOPIC)[topic.exchange])
+            found = Exchange.from_json(self._log.latest(EXCHANGES_TOPIC)[topic.exchange])
         except (KeyError, NotFound) as error:
+            if stored is not None:
+                return stored
             raise Unavailable(
                 f"the exchange {topic.exchange} was never declared: its zone is not known",
                 place=str(topic),
                 hint="feeds and mappings declare their exchanges; the records wait in the log",
             ) from error
+        # What shapes stored data stays as it was; kinds may have been numbered since.
+        return found if stored is None else replace(stored, numbered=found.numbered)
+
+
+def offset_in(offsets: Offsets, place: tuple[str, int]) -> tuple[str, int | None] | None:
+    """Of which log, and up to where (exclusive), a table holds this (topic, partition)."""
+    of = offsets.get(place[0])
+    return None if of is None else (of.log_id, of.next_offset.get(place[1]))
 
 
 def _shorter(offset: int, end: int) -> Broken:

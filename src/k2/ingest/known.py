@@ -1,41 +1,35 @@
-"""Which records are known already: identity, and the proof that a record is new or a duplicate.
+"""Which records are known already: the proof that a record is new, or a duplicate.
 
-A record with an id is (exchange, id_space, symbol, id); one without is its whole content and its
-ordinal among equal records (`occurrence`); one with neither, as in version 1, has no identity and
-is never a duplicate. High-water marks prove most records new from memory; whatever they cannot
-prove is settled by one exact look at the rows in the table that could match, however old.
+High-water marks prove most records new from memory; whatever they cannot prove is settled by one
+exact look at the rows in the table that could match, however old.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from k2.errors import Conflict
+from k2.ingest.identity import Identity, Ints, Marked, Mask, ascending, plain, plain_column
 from k2.ingest.marks import (
-    ID_COLUMN,
     NO_MARK,
     Name,
     raise_marks,
     read_marks,
+    reading_files,
     save_marks,
     symbols_in,
     symbols_of,
-    to_numbers,
 )
 from k2.lake import LakeTable, Snapshot
-from k2.model import latest, micros
+from k2.model import latest
 
 LINEAGE: Final = ("log_topic", "log_id", "log_partition", "log_offset")
-
-Ints = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -44,17 +38,6 @@ class Duplicates:
 
     rows: Ints
     originals: pa.Table
-
-
-@dataclass(frozen=True)
-class _Marked:
-    """Rows of one way of identity in a batch: their groups and numbers (an id, or a timestamp)."""
-
-    rows: Ints
-    groups: npt.NDArray[np.int32]
-    numbers: Ints
-    numeric: Mask
-    names: list[Name]
 
 
 class Known:
@@ -68,7 +51,7 @@ class Known:
         self.snapshot = snapshot
         self._table = table
         self._schema = latest(kind)
-        self._id_column = ID_COLUMN.get(kind)
+        self._identity = Identity(kind)
         self._pending: list[pa.Table] = []
         self._marks: dict[Name, int] | None = None
 
@@ -112,7 +95,7 @@ class Known:
         """
         found = [
             duplicates
-            for marked in self._marked(exchange, rows)
+            for marked in self._identity.marked(exchange, rows)
             if (duplicates := self._settle(exchange, rows, marked)) is not None
         ]
         if not found:
@@ -121,19 +104,12 @@ class Known:
         originals = pa.concat_tables([d.originals for d in found]).take(pa.array(order))
         return Duplicates(np.concatenate([d.rows for d in found])[order], originals)
 
-    def _marked(self, exchange: str, rows: pa.Table) -> Iterable[_Marked]:
-        by_content, by_id = _ways(rows, self._id_column)
-        if by_id.any() and self._id_column is not None:
-            yield _mark_ids(exchange, rows, np.flatnonzero(by_id), self._id_column)
-        if by_content.any():
-            yield _mark_content(exchange, rows, np.flatnonzero(by_content))
-
-    def _settle(self, exchange: str, rows: pa.Table, marked: _Marked) -> Duplicates | None:
+    def _settle(self, exchange: str, rows: pa.Table, marked: Marked) -> Duplicates | None:
         if self._marks is None:
             self._marks = read_marks(self._table, self.snapshot, self.kind)
         marks = np.array([self._marks.get(name, NO_MARK) for name in marked.names], np.int64)
         committed = ~marked.numeric | (marked.numbers <= marks[marked.groups])
-        suspects = committed | ~_ascending(marked)
+        suspects = committed | ~ascending(marked)
         np.maximum.at(marks, marked.groups[marked.numeric], marked.numbers[marked.numeric])
         self._marks.update(zip(marked.names, marks.tolist(), strict=True))
         if not suspects.any():
@@ -141,26 +117,26 @@ class Known:
         return self._exact(exchange, rows, marked, suspects, committed)
 
     def _exact(
-        self, exchange: str, rows: pa.Table, marked: _Marked, suspects: Mask, committed: Mask
+        self, exchange: str, rows: pa.Table, marked: Marked, suspects: Mask, committed: Mask
     ) -> Duplicates | None:
         way = marked.names[0][0]
         places = marked.rows[suspects]
         suspect_rows = rows.take(pa.array(places))
-        keys = self._keys(way, suspect_rows)
+        keys = self._identity.keys(way, suspect_rows)
         # In the batch: the first of equal keys is the original of the others. Only rows that share
         # a suspect's number can share its key.
         alike = np.isin(marked.numbers, marked.numbers[suspects])
         pool_places = marked.rows[alike]
         pool = rows.take(pa.array(pool_places))
-        encoded = self._keys(way, pool).dictionary_encode()
+        encoded = self._identity.keys(way, pool).dictionary_encode()
         _, first = np.unique(encoded.indices.to_numpy(), return_index=True)
         original = pool_places[first[pc.index_in(keys, encoded.dictionary).to_numpy()]]
         in_batch = original < places
-        originals = _plain(rows.select(LINEAGE).take(pa.array(original)))
+        originals = plain(rows.select(LINEAGE).take(pa.array(original)))
         is_duplicate = in_batch
         if (committed & suspects).any():
             candidates = self._candidates(exchange, rows, marked, committed & suspects, way)
-            match = pc.index_in(keys, self._keys(way, candidates))
+            match = pc.index_in(keys, self._identity.keys(way, candidates))
             # A row that is decided again (for the tail) must not be called its own duplicate.
             hit = pc.fill_null(match, 0)
             of = candidates.select(LINEAGE).take(hit) if candidates.num_rows else originals
@@ -172,12 +148,12 @@ class Known:
             return None
         chosen = pa.array(np.flatnonzero(is_duplicate))
         named = originals.take(chosen).append_column(
-            "identity", self._identity_text(way, suspect_rows.take(chosen))
+            "identity", self._identity.text(way, suspect_rows.take(chosen))
         )
         return Duplicates(places[is_duplicate], named)
 
     def _candidates(
-        self, exchange: str, rows: pa.Table, marked: _Marked, wanted: Mask, way: str
+        self, exchange: str, rows: pa.Table, marked: Marked, wanted: Mask, way: str
     ) -> pa.Table:
         """Rows of table and pending that could be originals: symbols and numbers in range."""
         numbers = marked.numbers[wanted]
@@ -197,152 +173,23 @@ class Known:
         elif way == "content":
             files = self.snapshot.files.select(symbols=symbols)
         else:
-            assert self._id_column is not None
+            assert self._identity.id_column is not None
             # A row with an occurrence is known by its content, whatever id it carries.
-            columns = ["symbol", "exchange", "id_space", self._id_column, "occurrence"]
+            columns = ["symbol", "exchange", "id_space", self._identity.id_column, "occurrence"]
             condition &= pc.field("occurrence").is_null()
-            ids = rows[self._id_column].take(pa.array(marked.rows[wanted]))
+            ids = rows[self._identity.id_column].take(pa.array(marked.rows[wanted]))
             low, high = (pc.min(ids), pc.max(ids))
-            field = pc.field(self._id_column)
-            bounds = (low.as_py(), high.as_py()) if self._id_column == "trade_id" else None
+            field = pc.field(self._identity.id_column)
+            bounds = (low.as_py(), high.as_py()) if self._identity.id_column == "trade_id" else None
             files = self.snapshot.files.select(symbols=symbols, trade_ids=bounds)
             condition &= (field >= low) & (field <= high)
         wide = [*columns, *LINEAGE]
         schema = pa.unify_schemas([self._schema.arrow, _LINEAGE_SCHEMA])
         found = [_scan([f.path for f in files], schema, wide, condition)] if files else []
-        found += [_plain(table.select(wide)).filter(condition) for table in self._pending]
+        found += [plain(table.select(wide)).filter(condition) for table in self._pending]
         if not found:
-            return _plain(rows.select(wide).slice(0, 0))
+            return plain(rows.select(wide).slice(0, 0))
         return pa.concat_tables(found, promote_options="permissive")
-
-    def _keys(self, way: str, table: pa.Table) -> pa.Array:
-        """One value a row, equal exactly where the identities (of one exchange) are."""
-        if way == "content":
-            return _content_keys(table, self._schema.arrow)
-        assert self._id_column is not None
-        parts = [_plain_column(table[c]) for c in ("id_space", "symbol", self._id_column)]
-        return pc.binary_join_element_wise(*parts, "\x1f").combine_chunks()
-
-    def _identity_text(self, way: str, table: pa.Table) -> pa.Array:
-        parts: Sequence[str]
-        if way == "content":
-            parts = ["exchange", "symbol", "occurrence"]
-            parts = [p for p in parts if p in table.column_names]
-        else:
-            assert self._id_column is not None
-            parts = ["exchange", "id_space", "symbol", self._id_column]
-        columns = [pc.fill_null(_plain_column(table[p]), "") for p in parts]
-        return pc.binary_join_element_wise(way, *columns, "/").combine_chunks()
-
-
-def _ways(rows: pa.Table, id_column: str | None) -> tuple[Mask, Mask]:
-    """Per row, whether its content is its identity, and whether its id is."""
-    n = rows.num_rows
-    if "occurrence" not in rows.column_names:
-        return np.ones(n, np.bool_), np.zeros(n, np.bool_)
-    by_content = _valid(rows["occurrence"])
-    if id_column is None:
-        return by_content, np.zeros(n, np.bool_)
-    return by_content, _valid(rows[id_column]) & ~by_content
-
-
-def _valid(column: pa.ChunkedArray) -> Mask:
-    if column.null_count == 0:
-        return np.ones(len(column), np.bool_)
-    if column.null_count == len(column):
-        return np.zeros(len(column), np.bool_)
-    return column.is_valid().to_numpy()
-
-
-def _mark_ids(exchange: str, rows: pa.Table, places: Ints, id_column: str) -> _Marked:
-    whole = len(places) == rows.num_rows
-    taken = rows if whole else rows.take(pa.array(places))
-    groups, names = _groups(taken, ("symbol", "id_space"))
-    numbers, numeric = to_numbers(taken[id_column])
-    return _Marked(places, groups, numbers, numeric, [("id", exchange, *name) for name in names])
-
-
-def _mark_content(exchange: str, rows: pa.Table, places: Ints) -> _Marked:
-    taken = rows if len(places) == rows.num_rows else rows.take(pa.array(places))
-    columns = [c for c in ("symbol",) if c in taken.column_names]
-    groups, names = _groups(taken, columns)
-    numeric = np.ones(len(places), np.bool_)
-    time = "timestamp" if "timestamp" in taken.column_names else None
-    # Without an event time nothing proves a record new: all share one number.
-    numbers = micros(taken[time]) if time else np.zeros(len(places), np.int64)
-    padded = [("content", exchange, *(name or ("",))) for name in names]
-    return _Marked(places, groups, numbers, numeric, padded)
-
-
-def _groups(
-    rows: pa.Table, columns: Sequence[str]
-) -> tuple[npt.NDArray[np.int32], list[tuple[str, ...]]]:
-    """A number for each row's combination of the dictionary columns, and what it stands for."""
-    codes = np.zeros(rows.num_rows, np.int64)
-    names: list[tuple[str, ...]] = [()]
-    for column in columns:
-        array = rows[column].combine_chunks()
-        values = array.dictionary.to_pylist()
-        codes = codes * max(len(values), 1) + array.indices.to_numpy(zero_copy_only=False)
-        names = [(*name, value) for name in names for value in values]
-    counts = np.bincount(codes, minlength=len(names))
-    present = np.flatnonzero(counts)
-    number = np.zeros(len(counts), np.int32)
-    number[present] = np.arange(len(present))
-    return number[codes], [names[p] for p in present]
-
-
-def _ascending(marked: _Marked) -> Mask:
-    """Per row, whether its number is above all earlier ones of its group in this batch."""
-    n = len(marked.rows)
-    if n < 2:
-        return np.ones(n, np.bool_)
-    small = len(marked.names) < 65536  # numpy sorts 16-bit codes by radix
-    order = np.argsort(marked.groups.astype(np.uint16) if small else marked.groups, kind="stable")
-    group, number = marked.groups[order], marked.numbers[order]
-    first = np.ones(n, np.bool_)
-    first[1:] = group[1:] != group[:-1]
-    rising = first.copy()
-    rising[1:] |= number[1:] > number[:-1]
-    if not rising.all():
-        # Ranks grow from group to group, so one running maximum serves all groups at once.
-        _, rank = np.unique(number, return_inverse=True)
-        dense = group.astype(np.int64) * n + rank
-        highest = np.maximum.accumulate(dense)
-        rising[1:] = first[1:] | (dense[1:] > highest[:-1])
-    out = np.empty(n, np.bool_)
-    out[order] = rising
-    return out
-
-
-def _content_keys(table: pa.Table, schema: pa.Schema) -> pa.Array:
-    """A row's content as one value: every column but ingestion_timestamp, lengths told apart."""
-    parts = []
-    for field in schema:
-        if field.name == "ingestion_timestamp":
-            continue
-        text = _plain_column(table[field.name])
-        length = pc.fill_null(pc.binary_length(text), -1).cast(pa.string())
-        parts += [length.cast(pa.binary()), pc.fill_null(text.cast(pa.binary()), b"")]
-    joined = pc.binary_join_element_wise(*parts, pa.scalar(b":"))
-    return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
-
-
-def _plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """As text, the same for equal values."""
-    if pa.types.is_dictionary(column.type):
-        return column.cast(pa.string())
-    if pa.types.is_timestamp(column.type) or pa.types.is_date32(column.type):
-        column = column.cast(pa.int64() if pa.types.is_timestamp(column.type) else pa.int32())
-    return column if pa.types.is_binary(column.type) else column.cast(pa.string())
-
-
-def _plain(table: pa.Table) -> pa.Table:
-    """With plain strings where there were dictionaries."""
-    fields = [
-        pa.field(f.name, pa.string()) if pa.types.is_dictionary(f.type) else f for f in table.schema
-    ]
-    return table.cast(pa.schema(fields))
 
 
 _LINEAGE_SCHEMA: Final = pa.schema(
@@ -364,8 +211,9 @@ def _scan(
             for f in schema
         ]
     )
-    found = ds.dataset(list(paths), schema=plain, format="parquet")
-    return found.to_table(columns=list(columns), filter=condition)
+    with reading_files():
+        found = ds.dataset(list(paths), schema=plain, format="parquet")
+        return found.to_table(columns=list(columns), filter=condition)
 
 
 def past(table: pa.Table, snapshot: Snapshot) -> pa.Table:
@@ -388,13 +236,13 @@ def _same_place(left: pa.Table, right: pa.Table) -> Mask:
     for column in ("log_partition", "log_offset"):
         same &= left[column].to_numpy() == right[column].to_numpy()
     for column in ("log_topic", "log_id"):
-        same &= pc.equal(_plain_column(left[column]), _plain_column(right[column])).to_numpy()
+        same &= pc.equal(plain_column(left[column]), plain_column(right[column])).to_numpy()
     return same
 
 
 def _choose(mask: Mask, yes: pa.Table, no: pa.Table) -> pa.Table:
     """Row by row, from `yes` where the mask is set, else from `no`."""
-    yes, no = _plain(yes), _plain(no)
+    yes, no = plain(yes), plain(no)
     columns = [pc.if_else(pa.array(mask), yes[c], no[c]) for c in LINEAGE]
     return pa.table(columns, schema=_LINEAGE_SCHEMA)
 

@@ -127,7 +127,7 @@ def _commit_rows(
     """The commit together with these entries of the gap ledger; no rows are decided in it."""
     commit = replace(commit, beside=lambda head: True, summary={"k2.rows": "0"})
     if rows:
-        file = lake.table("gaps").write(_to_gaps(rows), None)
+        file = lake.table("gaps").write(to_gaps(rows), None)
         if table.name == file.table:
             commit = replace(commit, files=(file,))
         else:
@@ -153,7 +153,8 @@ def _gap_row(loss: Loss, now: datetime) -> dict[str, Any]:
     }
 
 
-def _to_gaps(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+def to_gaps(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Entries of the gap ledger, by column, as its rows; what is not given is null."""
     schema = definition("gaps").arrow
     plain = pa.schema(
         [f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f for f in schema]

@@ -6,7 +6,8 @@ now and then, so that a start reads only the files committed since; what is kept
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -17,13 +18,18 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from k2.errors import Broken
 from k2.lake import LakeTable, Snapshot
 from k2.model import micros
 
 Name: TypeAlias = tuple[str, ...]
 """`("id", exchange, symbol, id space)` or `("content", exchange, symbol)`."""
 
-ID_COLUMN: Final = {"trades": "trade_id", "quotes": "source_sequence"}
+ID_COLUMN: Final = {
+    "trades": "trade_id",
+    "quotes": "source_sequence",
+    "corrections": "source_sequence",
+}
 """The column that holds a record's id, for kinds that have one."""
 
 NO_MARK: Final = np.iinfo(np.int64).min
@@ -52,8 +58,22 @@ def read_marks(table: LakeTable, snapshot: Snapshot, kind: str) -> dict[Name, in
 def raise_marks(marks: dict[Name, int], files: Sequence[str], kind: str) -> None:
     """Have the marks cover the rows of these files too."""
     for first in range(0, len(files), _FILES_AT_ONCE):
-        for name, number in _marks_of(files[first : first + _FILES_AT_ONCE], kind):
+        with reading_files():
+            found = _marks_of(files[first : first + _FILES_AT_ONCE], kind)
+        for name, number in found:
             marks[name] = max(marks.get(name, NO_MARK), number)
+
+
+@contextmanager
+def reading_files() -> Iterator[None]:
+    """Say what it means that a data file is gone or damaged: raises `Broken`."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise Broken(
+            f"a data file of the table cannot be read: {error}",
+            hint="`k2 audit` names it, and `k2 rebuild` makes its rows again from the log",
+        ) from error
 
 
 def symbols_in(files: Iterable[str]) -> set[tuple[str, str]]:
@@ -151,8 +171,12 @@ def _marks_of(paths: Sequence[str], kind: str) -> list[tuple[Name, int]]:
     wanted = ["exchange", "symbol", "id_space", "occurrence", "timestamp", id_column]
     columns = [c for c in wanted if c is not None and c in names]
     found = ds.dataset(list(paths), schema=_union(paths, columns), format="parquet").to_table()
-    if "symbol" not in columns:
-        found = found.append_column("symbol", pa.repeat("", found.num_rows))
+    symbols = pa.repeat("", found.num_rows)
+    if "symbol" in columns:
+        # Null in a ledger, for what has none: it is called as where there is no such column.
+        symbols = pc.fill_null(found["symbol"], "")
+        found = found.drop_columns("symbol")
+    found = found.append_column("symbol", symbols)
     by_content = found
     marks: list[tuple[Name, int]] = []
     if "occurrence" in columns and id_column is not None and id_column in columns:

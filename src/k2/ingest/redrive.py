@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from k2.errors import NotFound, Refused
 from k2.lake import Lake, definition
@@ -68,7 +69,20 @@ def redrive(log: Log, registry: Registry, lake: Lake, skew: timedelta) -> Redriv
         offsets = log.append([chunk.append for chunk in chunks])
         _note(log, chunks, [int(given[0]) for given in offsets])
     appended = sum(len(chunk.places) for chunk in chunks)
-    return Redriven(appended, entries.num_rows - new.num_rows, new.num_rows - appended)
+    before = entries.num_rows - new.num_rows
+    return Redriven(appended, before, _count(lake) - before - appended)
+
+
+def _paths(lake: Lake) -> list[str]:
+    """Every file of the ledger: what feeds could not read, and what the writer could not."""
+    paths = [file.path for file in lake.ledger_files("rejected")]
+    if lake.has("rejected"):
+        paths += [f.path for f in lake.table("rejected").snapshot().files.select()]
+    return sorted(set(paths))
+
+
+def _count(lake: Lake) -> int:
+    return sum(pq.ParquetFile(path).metadata.num_rows for path in _paths(lake))
 
 
 def _entries(lake: Lake) -> pa.Table:
@@ -80,12 +94,10 @@ def _entries(lake: Lake) -> pa.Table:
             for f in definition("rejected").arrow
         ]
     )
-    paths = [file.path for file in lake.ledger_files("rejected")]
-    if lake.has("rejected"):
-        paths += [f.path for f in lake.table("rejected").snapshot().files.select()]
+    paths = _paths(lake)
     if not paths:
         return schema.empty_table().select(columns)
-    found = ds.dataset(sorted(set(paths)), schema=schema, format="parquet")
+    found = ds.dataset(paths, schema=schema, format="parquet")
     kept = found.to_table(columns=columns, filter=pc.field("schema_id") >= 0)
     return kept.sort_by([(name, "ascending") for name in columns[:4]])
 

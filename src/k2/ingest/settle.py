@@ -19,10 +19,12 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from k2.ingest.decide import table_of
+from k2.ingest.degradation import Level
+from k2.ingest.options import WriterOptions
 from k2.ingest.writer import Writer
 from k2.lake import Lake
-from k2.log import Sent
-from k2.model import Topic
+from k2.log import Log, Producer, Registry, Sent
+from k2.model import Exchange, Topic
 
 _LOOK: Final = 0.05
 
@@ -34,13 +36,59 @@ class Fates:
     committed: int = 0
     duplicate: int = 0
     rejected: int = 0
+    shed: int = 0
 
     def __add__(self, other: "Fates") -> "Fates":
         return Fates(
             self.committed + other.committed,
             self.duplicate + other.duplicate,
             self.rejected + other.rejected,
+            self.shed + other.shed,
         )
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How far writers of `lake` may be behind: `most` records that are not committed."""
+
+    lake: Lake
+    most: int
+    stop: Callable[[], bool]
+
+
+def pace_of(lake: Lake, options: WriterOptions, stop: Callable[[], bool]) -> Pace:
+    """A half of the lag at which writers of these options begin to shed."""
+    return Pace(lake, options.overload.thresholds.triggers[Level.GRACEFUL].lag // 2, stop)
+
+
+class PacedProducer(Producer):
+    """A producer of what has time: a file, a past. It waits for the writers that run on the lake
+    while they are behind, so that it overloads none of them.
+    """
+
+    def __init__(self, log: Log, registry: Registry, partitions: int, pace: Pace) -> None:
+        super().__init__(log, registry, partitions)
+        self._ends = log.end_offsets
+        self._pace = pace
+
+    def send(self, exchange: Exchange, kind: str, table: pa.Table) -> list[Sent]:
+        """As `Producer.send`, and then the wait."""
+        sent = super().send(exchange, kind, table)
+        for topic in {each.topic for each in sent}:
+            while self._waiting(topic) > self._pace.most and not self._pace.stop():
+                with writing(self._pace.lake.folder) as alone:
+                    if alone:
+                        break  # nobody to wait for
+                time.sleep(_LOOK)
+        return sent
+
+    def _waiting(self, topic: str) -> int:
+        """Records of the topic that are not committed."""
+        parsed = Topic.parse(topic)
+        assert parsed is not None, "records are only ever sent to topics of records"
+        offsets = self._pace.lake.table(table_of(parsed.kind)).snapshot().offsets.get(topic)
+        reached = offsets.next_offset if offsets else {}
+        return sum(max(0, end - reached.get(p, 0)) for p, end in enumerate(self._ends(topic)))
 
 
 @contextmanager
@@ -123,7 +171,9 @@ def fates_of(lake: Lake, sent: Sequence[Sent]) -> Fates:
         if topic.kind == "rejects":
             total += Fates(duplicate=duplicates, rejected=rows)
         else:
-            total += Fates(rows, duplicates, rejected)
+            # Open ranges may hold others' records as well, never fewer than are missing here.
+            left = sum(s.count for s in mine) - rows - duplicates - rejected
+            total += Fates(rows, duplicates, rejected, left if snapshot.shed else 0)
     return total
 
 

@@ -38,7 +38,8 @@ class Tail:
     """Follows the log for readers. Any thread may pin; what is decided once is kept in memory.
 
     Raises `Unavailable` once more than `limit` rows wait to be committed: the writer is down or
-    far behind, and an answer without them would be wrong.
+    far behind, and an answer without them would be wrong. So it does, or raises `Refused`, where
+    records cannot be decided now.
     """
 
     def __init__(
@@ -94,7 +95,9 @@ class _KindTail:
                         retry_after=5,
                         hint="start it with `k2 ingest`; `k2 doctor` says what is up",
                     )
-            for error in self._follower.stopped.values():
+            # What waits here, such as for a registry that is away, is in the log: an answer
+            # without it would be wrong.
+            for error in (*self._follower.stopped.values(), *self._follower.waiting.values()):
                 raise error
             if self._joined is None:
                 self._joined = self._join(snapshot)
@@ -111,7 +114,8 @@ class _KindTail:
     def _advance(self, snapshot: Snapshot) -> None:
         if snapshot.sequence < self._follower.snapshot.sequence:
             raise Conflict("the table went back to an earlier state", place=self._kind)
-        if _overtaken(self._follower, snapshot):
+        before = self._follower.snapshot
+        if _overtaken(self._follower, snapshot) or _is_filled(before, snapshot):
             self._follower = self._begin(snapshot)
         else:
             self._follower.advance(snapshot)
@@ -123,6 +127,16 @@ class _KindTail:
         if not self._runs:
             return self._table.definition.arrow.empty_table().drop_columns(["commit_sequence"])
         return pa.concat_tables([run.rows for run in self._runs])
+
+
+def _is_filled(before: Snapshot, after: Snapshot) -> bool:
+    """Whether records that were shed were brought in between: one of them may be the same as one
+    that waits here.
+    """
+    first = {(s.id, s.topic, s.log_id, s.partition): s.first_offset for s in after.shed}
+    return any(
+        first.get((s.id, s.topic, s.log_id, s.partition)) != s.first_offset for s in before.shed
+    )
 
 
 def _overtaken(follower: Follower, snapshot: Snapshot) -> bool:

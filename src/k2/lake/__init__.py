@@ -7,7 +7,7 @@ from k2.lake.commit import Commit
 from k2.lake.files import WrittenFile
 from k2.lake.index import DataFileRef, FileIndex
 from k2.lake.lake import Lake, open_lake
-from k2.lake.offsets import Loss, Offsets, OutboxEntry, TopicOffsets
+from k2.lake.offsets import Loss, Offsets, OutboxEntry, ShedRange, TopicOffsets
 from k2.lake.snapshot import Snapshot
 from k2.lake.sort import bucket, sort_indices, sort_rows
 from k2.lake.table import LakeTable
@@ -27,6 +27,7 @@ __all__ = [
     "Loss",
     "Offsets",
     "OutboxEntry",
+    "ShedRange",
     "Snapshot",
     "TopicOffsets",
     "WrittenFile",

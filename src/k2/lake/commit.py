@@ -4,56 +4,42 @@ Comes in: files that are durable already. Goes out: the snapshot that holds them
 was killed, answered by an error or sent twice is found again by its id.
 """
 
-import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
-import orjson
-
 from k2.errors import Conflict, Fenced, Refused, Unavailable
-from k2.lake.files import WrittenFile, delete, sync, write_new
+from k2.lake.files import WrittenFile, delete
 from k2.lake.index import local
-from k2.lake.manifest import (
-    EXISTING,
-    Entry,
-    ManifestFile,
-    added,
-    list_to_bytes,
-    live,
-)
-from k2.lake.metadata import Metadata, current_snapshot, succeed, with_snapshot
+from k2.lake.metadata import Metadata
 from k2.lake.offsets import (
     COMMIT_ID,
     EXCHANGE,
     LOSSES,
     OFFSETS,
     OUTBOX,
+    SHED,
     Loss,
     Offsets,
     OutboxEntry,
+    ShedRange,
     losses_to_json,
     merge,
     moved,
     offsets_to_json,
     outbox_to_json,
+    shed_after,
+    shed_to_json,
 )
-from k2.lake.snapshot import Head, Snapshot
+from k2.lake.snapshot import Snapshot
+from k2.lake.stage import Rewritten, Staged, stage
 from k2.model import Exchange
 
 if TYPE_CHECKING:
     from k2.lake.table import LakeTable
 
 ATTEMPTS: Final = 100
-
-MERGE_AT: Final = 16
-"""Manifests of one size that become one of the next, as in a log-structured merge tree: so a file
-is copied log(n) times, and neither a commit nor a cold reader meets many manifests."""
-MERGE_LIMIT: Final = 4096
-"""Files in a manifest beyond which it is left alone: copying it would hold up a commit."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +49,8 @@ class Commit:
 
     `files` belong to the table, `outbox` to ledgers; all are durable. `exchanges` are declared
     with the table, and cannot be declared differently later. `losses` become known, or accepted.
-    `id` makes sending it again safe.
+    `shed` are ranges that were shed, `filled` fronts of open ones whose records `files` bring in
+    (or the outbox, where they are rejected or duplicates). `id` makes sending it again safe.
 
     `beside(head)`: where others have moved offsets of other partitions since `start`, whether this
     batch would have been decided the same on that head. Then it goes on beside theirs.
@@ -75,6 +62,8 @@ class Commit:
     outbox: tuple[WrittenFile, ...] = ()
     exchanges: tuple[Exchange, ...] = ()
     losses: tuple[Loss, ...] = ()
+    shed: tuple[ShedRange, ...] = ()
+    filled: tuple[ShedRange, ...] = ()
     beside: Callable[[Snapshot], bool] = lambda head: False
     summary: Mapping[str, str] = field(default_factory=dict)
     id: str = field(default_factory=lambda: uuid4().hex)
@@ -85,13 +74,15 @@ class Change:
     """Any change of a table that makes a snapshot.
 
     `properties` is asked with the head and with the commit's number, raises `Conflict` where the
-    head is not what the change was decided on, and answers the properties to be set.
+    head is not what the change was decided on, and answers the properties to be set. `removed` are
+    local paths of the table's files that `files` take the place of.
     """
 
     id: str
     files: tuple[WrittenFile, ...]
     properties: Callable[[Snapshot, int], Mapping[str, str]]
     summary: Mapping[str, str]
+    removed: frozenset[str] = frozenset()
 
 
 def change_of(commit: Commit, absorbed: Callable[[str], int]) -> Change:
@@ -107,6 +98,7 @@ def change_of(commit: Commit, absorbed: Callable[[str], int]) -> Change:
             OFFSETS: offsets_to_json(offsets),
             OUTBOX: outbox_to_json([*left, *mine]),
             **({LOSSES: losses_to_json(_losses(commit, head))} if commit.losses else {}),
+            **_shed(commit, head),
             **{EXCHANGE + e.name: e.to_json() for e in commit.exchanges},
         }
 
@@ -118,6 +110,19 @@ def change_of(commit: Commit, absorbed: Callable[[str], int]) -> Change:
         **{f"k2.{ledger}": str(rows) for ledger, rows in counted.items()},
     }
     return Change(commit.id, commit.files, properties, summary)
+
+
+def replacing(removed: Iterable[str], files: Iterable[WrittenFile]) -> Change:
+    """The change that puts `files` in the place of those at the paths `removed`.
+
+    Offsets and all else stay as the head has them, so that it stands beside any commit. Every row
+    of `files` has its `commit_sequence`: what was brought in by which commit stays as it was.
+    """
+
+    def properties(head: Snapshot, sequence: int) -> Mapping[str, str]:
+        return {OFFSETS: offsets_to_json(head.offsets)}
+
+    return Change(uuid4().hex, tuple(files), properties, {"k2.rows": "0"}, frozenset(removed))
 
 
 def offsets_after(commit: Commit, head: Snapshot) -> Offsets:
@@ -152,6 +157,12 @@ def offsets_after(commit: Commit, head: Snapshot) -> Offsets:
                 expected=have.to_json(),
             )
     return merge(commit.start, commit.end, head.offsets)
+
+
+def _shed(commit: Commit, head: Snapshot) -> Mapping[str, str]:
+    if not commit.shed and not commit.filled:
+        return {}
+    return {SHED: shed_to_json(shed_after(head.shed, commit.shed, commit.filled))}
 
 
 def _backwards(commit: Commit) -> set[str]:
@@ -194,10 +205,12 @@ def publish(table: "LakeTable", change: Change) -> Snapshot:
     Raises what `change.properties` raises, `Conflict` after too many lost races, `Unavailable`
     when catalog or disk fail: then sending the same change again is safe and doubles nothing.
     """
+    rewritten = Rewritten(table.unique())
     for _ in range(ATTEMPTS):
-        done = _attempt(table, change)
+        done = _attempt(table, change, rewritten)
         if done is not None:
             return done
+    rewritten.discard()
     raise Conflict(
         f"lost {ATTEMPTS} races against other writers",
         place=table.name,
@@ -205,182 +218,40 @@ def publish(table: "LakeTable", change: Change) -> Snapshot:
     )
 
 
-def _attempt(table: "LakeTable", change: Change) -> Snapshot | None:
+def _attempt(table: "LakeTable", change: Change, rewritten: Rewritten) -> Snapshot | None:
     """One try; None if somebody else was first."""
     head = table.head()
     if holds(head.metadata, change.id):
         return head.snapshot
-    staged = _stage(table, head, change)
+    try:
+        staged = stage(table, head, change, rewritten)
+    except BaseException:
+        rewritten.discard()
+        raise
     try:
         won = table.catalog.swap(table.name, head.location, staged.location, staged.complete)
     except Unavailable as error:
-        return _resolve(table, change, staged, error)
+        return _resolve(table, change, staged, rewritten, error)
     if not won:
         staged.discard()
         return None
     delete(local(uri) for uri in staged.dropped)
+    rewritten.discard(kept=staged.needed)
     return table.adopt(staged.location).snapshot
 
 
-def _resolve(table: "LakeTable", change: Change, staged: "_Staged", error: Unavailable) -> Snapshot:
+def _resolve(
+    table: "LakeTable", change: Change, staged: Staged, rewritten: Rewritten, error: Unavailable
+) -> Snapshot:
     """The swap's answer was lost: look whether it happened before anything is deleted."""
     head = table.head()
     if holds(head.metadata, change.id):
         return head.snapshot
     staged.discard()
+    rewritten.discard()
     raise error
 
 
 def holds(metadata: Metadata, change_id: str) -> bool:
     """Does the head or one of its ancestors that are kept come from this change?"""
     return any(s["summary"].get(COMMIT_ID) == change_id for s in metadata["snapshots"])
-
-
-@dataclass(frozen=True)
-class _Staged:
-    """A metadata document with all that it names, written, waiting for the swap."""
-
-    location: str
-    written: tuple[str, ...]
-    needed: tuple[str, ...]
-    dropped: tuple[str, ...]
-
-    def complete(self) -> bool:
-        """Are all files still there? A writer that was stopped for hours may find them cleaned."""
-        return all(Path(path).exists() for path in (*self.written, *self.needed))
-
-    def discard(self) -> None:
-        """Delete what was written for this attempt."""
-        delete(self.written)
-
-
-def _stage(table: "LakeTable", head: Head, change: Change) -> _Staged:
-    """Write manifests, their list and the next metadata document, durably."""
-    for file in change.files:
-        if file.table != table.name or not Path(file.path).exists():
-            raise Conflict(
-                "a data file of this commit is not there",
-                place=file.path,
-                hint="it was removed as an orphan, or belongs to another table: write it anew",
-            )
-    old = head.metadata
-    sequence = old["last-sequence-number"] + 1
-    properties = change.properties(head.snapshot, sequence)
-    unique = table.unique()
-    snapshot_id = unique.int >> 65
-    desk = _Desk(table, str(unique), snapshot_id, sequence, old)
-    try:
-        manifests = desk.manifests(change.files, head.manifests)
-        parent = current_snapshot(old)
-        parent_id = parent["snapshot-id"] if parent else None
-        listed = list_to_bytes(manifests, snapshot_id, parent_id, sequence)
-        list_uri = desk.write(f"snap-{snapshot_id}-0-{unique}.avro", listed)
-        now_ms = table.now_ms(old)
-        snapshot = {
-            "snapshot-id": snapshot_id,
-            **({} if parent_id is None else {"parent-snapshot-id": parent_id}),
-            "sequence-number": sequence,
-            "timestamp-ms": now_ms,
-            "manifest-list": list_uri,
-            "summary": _summary(change, parent, properties),
-            "schema-id": old["current-schema-id"],
-        }
-        new = with_snapshot(old, snapshot, properties, table.expired(old))
-        new, dropped = succeed(old, new, head.location, now_ms)
-        location = desk.write(table.metadata_name(head.location, unique), orjson.dumps(new))
-        sync([*map(Path, desk.written), table.metadata_folder])
-    except BaseException:
-        delete(desk.written)
-        raise
-    needed = tuple(file.path for file in change.files)
-    return _Staged(location, tuple(desk.written), needed, tuple(dropped))
-
-
-class _Desk:
-    """Where one attempt writes its metadata files."""
-
-    def __init__(
-        self, table: "LakeTable", unique: str, snapshot_id: int, sequence: int, old: Metadata
-    ) -> None:
-        self._table = table
-        self._folder = table.metadata_folder
-        self._unique = unique
-        self._snapshot_id = snapshot_id
-        self._sequence = sequence
-        self._metadata = old
-        self.written: list[str] = []
-
-    def write(self, name: str, content: bytes) -> str:
-        """Write one file; its URI."""
-        path = self._folder / name
-        self.written.append(str(path))
-        write_new(path, content)
-        return f"file://{path}"
-
-    def manifests(
-        self, files: Sequence[WrittenFile], old: Sequence[ManifestFile]
-    ) -> list[ManifestFile]:
-        """The manifests of the next snapshot: one for the new files of each spec, and the old
-        ones, of which many small ones are merged.
-        """
-        groups: dict[int, list[Entry]] = defaultdict(list)
-        for file in files:
-            groups[file.spec_id].append(added(self._snapshot_id, file.data_file))
-        new = [self._manifest(spec_id, entries) for spec_id, entries in sorted(groups.items())]
-        small = to_merge(old)
-        if small:
-            entries = [entry for m in small for entry in _existing(m)]
-            new.append(self._manifest(small[0]["partition_spec_id"], entries))
-        gone = {m["manifest_path"] for m in small}
-        return [*new, *(m for m in old if m["manifest_path"] not in gone)]
-
-    def _manifest(self, spec_id: int, entries: Sequence[Entry]) -> ManifestFile:
-        kind = self._table.manifest_format(self._metadata, spec_id)
-        raw = kind.to_bytes(entries)
-        uri = self.write(f"{self._unique}-m{len(self.written)}.avro", raw)
-        return kind.describe(uri, len(raw), self._snapshot_id, self._sequence, entries)
-
-
-def to_merge(manifests: Iterable[ManifestFile]) -> list[ManifestFile]:
-    """The manifests of one spec and size that are due to become one; often none."""
-    tiers: dict[tuple[int, int], list[ManifestFile]] = defaultdict(list)
-    for m in manifests:
-        files = m["added_files_count"] + m["existing_files_count"]
-        if files < MERGE_LIMIT:
-            tier = int(math.log(max(files, 1), MERGE_AT) + 1e-9)
-            tiers[m["partition_spec_id"], tier].append(m)
-    return next((found for _, found in sorted(tiers.items()) if len(found) >= MERGE_AT), [])
-
-
-def _existing(manifest: ManifestFile) -> list[Entry]:
-    entries = live(Path(local(manifest["manifest_path"])).read_bytes(), manifest)
-    return [entry | {"status": EXISTING} for entry in entries]
-
-
-def _summary(
-    change: Change, parent: Mapping[str, Any] | None, properties: Mapping[str, str]
-) -> dict[str, str]:
-    files = change.files
-    before = parent["summary"] if parent else {}
-    rows, size = sum(f.rows for f in files), sum(f.bytes for f in files)
-    partitions = {str(f.data_file["partition"]) for f in files}
-
-    def total(name: str, more: int) -> str:
-        return str(int(before.get(name, 0)) + more)
-
-    return {
-        "operation": "append",
-        "added-data-files": str(len(files)),
-        "added-records": str(rows),
-        "added-files-size": str(size),
-        "changed-partition-count": str(len(partitions)),
-        "total-data-files": total("total-data-files", len(files)),
-        "total-records": total("total-records", rows),
-        "total-files-size": total("total-files-size", size),
-        "total-delete-files": "0",
-        "total-position-deletes": "0",
-        "total-equality-deletes": "0",
-        **change.summary,
-        **({OFFSETS: properties[OFFSETS]} if OFFSETS in properties else {}),
-        COMMIT_ID: change.id,
-    }

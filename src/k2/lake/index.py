@@ -221,6 +221,18 @@ class FileIndex:
         chosen = np.flatnonzero(self.columns.max_commit > commit)
         return self._refs(chosen[np.argsort(self.columns.sequence[chosen], kind="stable")], None)
 
+    def commits(self, path: str) -> tuple[int, int]:
+        """The least and the greatest commit (inclusive) that a row of this file may come from.
+
+        Raises `KeyError` for the path of a file that the snapshot does not have.
+        """
+        of = self.columns
+        (found,) = np.flatnonzero(of.path == path)[:1].tolist() or [None]
+        if found is None:
+            raise KeyError(path)
+        least = min(int(of.min_commit[found]), int(of.sequence[found]))
+        return max(least, 1), int(of.max_commit[found])
+
     def _may_hold(self, symbols: Iterable[str]) -> npt.NDArray[np.bool_]:
         of = self.columns
         mask = np.zeros(len(of.path), dtype=np.bool_)

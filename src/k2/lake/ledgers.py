@@ -243,7 +243,7 @@ def _at(lake: Tables, name: str, moment: datetime) -> int:
         ):
             return found
     raise NotFound(
-        f"nothing was committed to {name} by {moment.astimezone(UTC).isoformat()}",
+        f"nothing was committed to {name} by {_told(moment)}",
         hint=_first(commits_of(lake, name)),
     )
 
@@ -258,7 +258,11 @@ def _last_by(rows: pa.Table, moment: datetime) -> int:
 def _first(rows: pa.Table) -> str:
     if not rows.num_rows:
         return "nothing was ever committed to it"
-    return f"the first commit was at {rows['committed_at'][0].as_py().isoformat()}"
+    return f"the first commit was at {_told(rows['committed_at'][0].as_py())}"
+
+
+def _told(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _named(lake: Tables, name: str, called: int | str) -> Mapping[str, Any]:

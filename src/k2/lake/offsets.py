@@ -4,14 +4,16 @@ Each is one JSON document in a property of the table, compared as a whole when i
 """
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Final, TypeAlias
 
+from k2.errors import Conflict
 from k2.model import Exchange
 
 OFFSETS: Final = "k2.offsets"
 LOSSES: Final = "k2.losses"
+SHED: Final = "k2.shed"
 OUTBOX: Final = "k2.outbox"
 ABSORBED: Final = "k2.absorbed"
 EXCHANGE: Final = "k2.exchange."
@@ -115,6 +117,68 @@ def losses_to_json(losses: Iterable[Loss]) -> str:
 def losses_from_json(text: str) -> tuple[Loss, ...]:
     """What `losses_to_json` wrote."""
     return tuple(Loss(**loss) for loss in json.loads(text))
+
+
+@dataclass(frozen=True)
+class ShedRange:
+    """Offsets `[first_offset, end_offset)` of which `records` were shed and are not brought in yet.
+
+    `id` names the time of overload that shed them: the shed ledger's entries with it say which
+    records these are.
+    """
+
+    id: str
+    topic: str
+    log_id: str
+    partition: int
+    first_offset: int
+    end_offset: int
+    records: int
+
+    @property
+    def place(self) -> str:
+        """`topic[partition]`."""
+        return f"{self.topic}[{self.partition}]"
+
+
+def shed_to_json(ranges: Iterable[ShedRange]) -> str:
+    """Open shed ranges as they are stored."""
+    return json.dumps([asdict(each) for each in ranges], separators=(",", ":"))
+
+
+def shed_from_json(text: str) -> tuple[ShedRange, ...]:
+    """What `shed_to_json` wrote."""
+    return tuple(ShedRange(**each) for each in json.loads(text))
+
+
+def shed_after(
+    open_: Sequence[ShedRange], more: Sequence[ShedRange], filled: Sequence[ShedRange]
+) -> tuple[ShedRange, ...]:
+    """The open ranges after `more` was shed, and the front of some was `filled`.
+
+    What is shed under an id and in a partition that has an open range makes that one longer. A
+    filled range gives the records that were brought in from its first offset up to its end. Raises
+    `Conflict` where the open range does not begin where the filled one does.
+    """
+    found = {(each.id, each.topic, each.log_id, each.partition): each for each in open_}
+    for each in filled:
+        key = (each.id, each.topic, each.log_id, each.partition)
+        have = found.get(key)
+        if have is None or have.first_offset != each.first_offset:
+            raise Conflict("somebody else has brought in these shed records", place=each.place)
+        if each.end_offset < have.end_offset:
+            records = have.records - each.records
+            found[key] = replace(have, first_offset=each.end_offset, records=records)
+        else:
+            del found[key]
+    for each in more:
+        key = (each.id, each.topic, each.log_id, each.partition)
+        if (have := found.get(key)) is None:
+            found[key] = each
+        else:
+            records = have.records + each.records
+            found[key] = replace(have, end_offset=each.end_offset, records=records)
+    return tuple(found.values())
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,17 @@ from k2.lake.offsets import (
     LOSSES,
     OFFSETS,
     OUTBOX,
+    SHED,
     Loss,
     Offsets,
     OutboxEntry,
+    ShedRange,
     absorbed_in,
     exchanges_in,
     losses_from_json,
     offsets_from_json,
     outbox_from_json,
+    shed_from_json,
 )
 from k2.lake.tables import Definition
 from k2.model import Exchange
@@ -41,7 +44,8 @@ class Snapshot:
 
     `snapshot_id` is None and `sequence` 0 before the first commit. `sequence` numbers the table's
     commits, from 1, rising. `offsets`: the log's first offsets that are not committed. `losses`:
-    what the log deleted before it was committed, as far as that was noticed. `outbox`: ledger
+    what the log deleted before it was committed, as far as that was noticed. `shed`: the ranges of
+    the log in which records were shed that are not brought in yet. `outbox`: ledger
     files that count, and that the ledgers may not have taken yet. `absorbed`: of a ledger, up to
     which commit of each table it has taken them. `field_ids`: Iceberg's id of each column, by which
     files of older schemas are read (their missing columns are null).
@@ -53,6 +57,7 @@ class Snapshot:
     committed_at: datetime
     offsets: Offsets
     losses: tuple[Loss, ...]
+    shed: tuple[ShedRange, ...]
     outbox: tuple[OutboxEntry, ...]
     exchanges: Mapping[str, Exchange]
     absorbed: Mapping[str, int]
@@ -123,6 +128,7 @@ def _snapshot(
         committed_at=to_datetime(head["timestamp-ms"]) if head else NO_COMMIT,
         offsets=offsets_from_json(properties.get(OFFSETS, "{}")),
         losses=losses_from_json(properties.get(LOSSES, "[]")),
+        shed=shed_from_json(properties.get(SHED, "[]")),
         outbox=outbox_from_json(properties.get(OUTBOX, "[]")),
         exchanges=exchanges_in(properties),
         absorbed=absorbed_in(properties),

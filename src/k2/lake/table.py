@@ -1,7 +1,7 @@
 """One table: its snapshot, writing files for it, committing them."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
 from pathlib import Path
 from uuid import UUID
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from k2.errors import BadInput, Broken, NotFound, Refused
 from k2.lake import expire, metadata
 from k2.lake.catalog import Catalog
-from k2.lake.commit import Change, Commit, change_of, publish
+from k2.lake.commit import Change, Commit, change_of, publish, replacing
 from k2.lake.files import WrittenFile, describe, sync, unwritable, write_new, write_parquet
 from k2.lake.index import local
 from k2.lake.manifest import EPOCH, ManifestFormat
@@ -145,6 +145,15 @@ class LakeTable:
         doubles nothing.
         """
         return self.apply(change_of(commit, self._absorbed))
+
+    def replace(self, removed: Iterable[str], files: Iterable[WrittenFile]) -> Snapshot:
+        """Put `files` in the place of those at the local paths `removed`, all or nothing.
+
+        Whatever others commit meanwhile stays. Every row of `files` must have its
+        `commit_sequence`. The files removed stay on disk, for whoever reads an older snapshot.
+        Raises `Conflict` where one of them is no longer in the table, and as `commit` does.
+        """
+        return self.apply(replacing(removed, files))
 
     def apply(self, change: Change) -> Snapshot:
         """As `commit`, for any change of the table."""

@@ -15,8 +15,8 @@ import pyarrow as pa
 from k2.errors import NotFound
 from k2.model import DICTIONARY_TYPE, TIMESTAMP_TYPE, Schema, latest
 
-RECORD_TABLES: Final = ("trades", "quotes", "instruments", "dividends", "splits")
-LEDGERS: Final = ("rejected", "duplicates", "gaps", "commits")
+RECORD_TABLES: Final = ("trades", "quotes", "corrections", "instruments", "dividends", "splits")
+LEDGERS: Final = ("rejected", "duplicates", "shed", "gaps", "commits")
 BUCKETS: Final = 16
 """Table partitions of a settled day. It shapes stored data: never change it."""
 
@@ -74,6 +74,8 @@ _DELTA: Final = frozenset(
         "snapshot_id",
         "committed_at",
         "of_offset",
+        "target_timestamp",
+        "target_offset",
     ]
 )
 _DICTIONARY: Final = frozenset(
@@ -89,6 +91,7 @@ _DICTIONARY: Final = frozenset(
         "operation",
         "tag",
         "of_partition",
+        "target_partition",
         "reason",
     ]
 )
@@ -254,6 +257,32 @@ _LEDGER_COLUMNS: Final[Mapping[str, tuple[str, tuple[Column, ...], bool]]] = {
         ),
         True,
     ),
+    "shed": (
+        "Records that were left in the log under overload, and what became of them later.",
+        (
+            Column("event", DICTIONARY_TYPE, True, "shed; filled once they were brought in"),
+            Column("id", DICTIONARY_TYPE, True, "The time of overload that they were shed in"),
+            Column("kind", DICTIONARY_TYPE, True, "The kind of record"),
+            Column("exchange", DICTIONARY_TYPE, True, "Where"),
+            Column("level", pa.int32(), False, "Level of degradation: 2, 3 or 4"),
+            Column("tiers", DICTIONARY_TYPE, False, "Tiers of the symbols that were shed"),
+            Column("symbols", pa.string(), False, "The symbols, a space between them"),
+            Column("tiers_version", DICTIONARY_TYPE, False, "Version of the file of tiers"),
+            Column("records", pa.int64(), True, "How many records"),
+            Column(
+                "end_offset", pa.int64(), True, "Behind the last of them; log_offset: the first"
+            ),
+            Column(
+                "distances",
+                pa.binary(),
+                False,
+                "From each record's offset to the next one's, as unsigned varints (LEB128); null: "
+                "every offset up to the end that holds a record",
+            ),
+            Column("ingestion_timestamp", TIMESTAMP_TYPE, True, "When, by the writer's clock"),
+        ),
+        True,
+    ),
     "commits": (
         "Every commit of every table of records, also those whose snapshot is long expired.",
         (
@@ -266,7 +295,12 @@ _LEDGER_COLUMNS: Final[Mapping[str, tuple[str, tuple[Column, ...], bool]]] = {
             Column("rejected", pa.int64(), True, "Records that it rejected"),
             Column("offsets", pa.string(), True, "Offsets of the log after it, as JSON"),
             Column("tag", DICTIONARY_TYPE, False, "Name given to this state"),
-            Column("operation", DICTIONARY_TYPE, True, "append or replace; tag for a mere name"),
+            Column(
+                "operation",
+                DICTIONARY_TYPE,
+                True,
+                "append, replace or overwrite; tag for a mere name",
+            ),
         ),
         False,
     ),

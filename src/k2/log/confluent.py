@@ -17,6 +17,7 @@ from confluent_kafka.schema_registry.common._httpx_compat import httpx
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from k2.errors import BadInput, K2Error, NotFound, Refused, Unavailable
+from k2.log.causes import away
 from k2.log.evolution import canonical, objections, refuse
 from k2.log.port import Access, Registered
 
@@ -181,6 +182,7 @@ class ConfluentRegistry:
                 "the registry does not accept the user name and password",
                 place=self._place,
                 expected=expected,
+                hint="K2_REGISTRY_USERNAME and K2_REGISTRY_PASSWORD are sent to it",
             )
         if status == 403:
             return Refused("the registry does not allow this to this user", place=place)
@@ -196,7 +198,7 @@ class ConfluentRegistry:
             )
         if status == 404:
             # Not an answer about a schema: a record must not be rejected for a wrong address.
-            return self._stranger(reason)
+            return self._stranger(reason or "it knows nothing at this address (404)")
         return Refused(f"the registry refuses it: {reason}", place=place)
 
     def _silence(self, error: Exception) -> K2Error:
@@ -204,15 +206,13 @@ class ConfluentRegistry:
         while reason is not None:
             if isinstance(reason, ssl.SSLError) and not isinstance(reason, _CUT_OFF):
                 return Refused(
-                    "no trusted connection to the registry", place=self._place, found=str(reason)
+                    "no trusted connection to the registry",
+                    place=self._place,
+                    found=str(reason),
+                    hint="K2_REGISTRY_CA names the PEM file of those who vouch for its certificate",
                 )
             reason = reason.__cause__ or reason.__context__
-        return Unavailable(
-            f"the registry is away: {error or type(error).__name__}",
-            retry_after=_RETRY_AFTER_SECONDS,
-            place=self._place,
-            hint="is the address right, and does the registry run?",
-        )
+        return away("the registry", str(error) or type(error).__name__, self._place)
 
     def _stranger(self, reason: str) -> Unavailable:
         return Unavailable(

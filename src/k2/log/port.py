@@ -117,6 +117,9 @@ class Log(Protocol):
     def end_offset(self, topic: str, partition: int) -> int:
         """Exclusive end of what can be read: past every message that was appended."""
 
+    def end_offsets(self, topic: str) -> Sequence[int]:
+        """The end offset of each partition of the topic, for about the price of one."""
+
     def offset_at(self, topic: str, partition: int, when: datetime) -> int:
         """First offset appended at or after `when` (to the millisecond, at least); the end offset
         if there is none.

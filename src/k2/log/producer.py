@@ -3,7 +3,9 @@
 One symbol's records stay in order: all go to the partition that Kafka would choose.
 """
 
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import uuid4
 
@@ -12,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from k2.errors import Refused
+from k2.errors import Refused, Unavailable
 from k2.log.port import Append, Log, Registry
 from k2.log.wire import partition_of
 from k2.model import Exchange, Schema, Topic, encode, latest
@@ -24,6 +26,9 @@ _CLAIMS: Final = "k2.exchanges.claims"
 """Compacted topic of declarations under way: name and an id to facts, or to "" once it is over."""
 
 _KEY: Final = "symbol"
+
+_LOOK_SECONDS: Final = 10.0
+"""So often a producer looks whether its topics got more partitions."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +50,27 @@ class _Target:
 
 
 class Producer:
-    """Appends tables of records to `log`; new topics get `partitions` partitions.
+    """Appends tables of records to `log`; new topics get `partitions` partitions. `clock` is
+    monotonic, in seconds.
 
     Neither log nor registry is closed by it. Any thread may send; two that send the same symbol at
     once have no order between them.
     """
 
-    def __init__(self, log: Log, registry: Registry, partitions: int) -> None:
+    def __init__(
+        self,
+        log: Log,
+        registry: Registry,
+        partitions: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._log = log
         self._registry = registry
         self._partitions = partitions
-        self._declared: set[Exchange] = set()
+        self._declared: set[tuple[Exchange, tuple[str, ...]]] = set()
         self._targets: dict[Topic, _Target] = {}
+        self._looked = self._clock()
 
     def send(self, exchange: Exchange, kind: str, table: pa.Table) -> list[Sent]:
         """Append the rows and return where they are once they are durable.
@@ -77,18 +91,34 @@ class Producer:
         else:
             appends = _split(target, values, keys)
         found = zip(appends, self._log.append(appends), strict=True)
-        return [sent for each, offsets in found for sent in _runs(each, offsets)]
+        sent = [sent for each, offsets in found for sent in _runs(each, offsets)]
+        # Not while the log is away, which asking it would wait for.
+        if sent and self._clock() - self._looked > _LOOK_SECONDS:
+            self._look_for_partitions()
+        return sent
+
+    def _look_for_partitions(self) -> None:
+        """Somebody may have added some: the next records are spread over these too."""
+        self._looked = self._clock()
+        try:
+            counts = self._log.topics()
+        except Unavailable:
+            return  # what was sent is there all the same
+        for topic, target in list(self._targets.items()):
+            count = counts.get(target.topic, target.partitions)
+            self._targets[topic] = replace(target, partitions=count)
 
     def declare(self, exchange: Exchange) -> None:
         """Make the exchange known to whoever reads the log.
 
         Raises `Refused` if it is declared already, or just now by somebody else, with another
-        class, zone or day roll: these shape what is stored.
+        class, zone or day roll: these shape what is stored. What is numbered adds up.
         """
-        if exchange in self._declared:
+        if (exchange, exchange.numbered) in self._declared:
             return
         found = self._log.latest(EXCHANGES_TOPIC).get(exchange.name) or self._claim(exchange)
-        if Exchange.from_json(found) != exchange:
+        declared = Exchange.from_json(found)
+        if declared != exchange:
             raise Refused(
                 f"the exchange {exchange.name} is declared with other facts, which do not change",
                 place=f"topic {EXCHANGES_TOPIC}",
@@ -96,7 +126,11 @@ class Producer:
                 expected=found,
                 hint="use the facts that are declared, or give this exchange another name",
             )
-        self._declared.add(exchange)
+        numbered = tuple(sorted({*declared.numbered, *exchange.numbered}))
+        if numbered != declared.numbered:
+            more = replace(exchange, numbered=numbered)
+            self._log.put(EXCHANGES_TOPIC, exchange.name, more.to_json())
+        self._declared.add((exchange, exchange.numbered))
 
     def _claim(self, exchange: Exchange) -> str:
         """Declare the exchange, unless others do so with other facts; what is declared."""
@@ -113,7 +147,7 @@ class Producer:
             if found is not None:
                 return found
             for key, facts in claims.items():
-                if key.startswith(f"{exchange.name} ") and facts != wanted:
+                if key.startswith(f"{exchange.name} ") and Exchange.from_json(facts) != exchange:
                     return facts
             self._log.put(EXCHANGES_TOPIC, exchange.name, wanted)
             return wanted

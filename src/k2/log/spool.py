@@ -59,7 +59,11 @@ class Spooled:
 
     def waiting(self) -> int:
         """How many records wait on disk."""
-        return sum(self._spool.end_offset(t, _DATUMS) - start for t, start in self._backlog())
+        return sum(self._spool.end_offset(t, _DATUMS) - start for t, start in self._ranges())
+
+    def backlog(self) -> tuple[int, int]:
+        """How many records wait on disk, and how many bytes they and their keys take there."""
+        return self.waiting(), self._size_bytes()
 
     def append(self, appends: Sequence[Append]) -> list[npt.NDArray[np.int64]]:
         """As `Log.append`, but what has to wait on disk has no offsets yet: its array is empty.
@@ -69,7 +73,7 @@ class Spooled:
         if self._failed is not None:
             raise self._failed
         with self._turn:
-            if not any(self._backlog()):
+            if not any(self._ranges()):
                 try:
                     return self._log.append(appends)
                 except Unavailable as error:
@@ -87,7 +91,7 @@ class Spooled:
         # Kept here first: a feed that is started again while the log is away goes on from it.
         self._spool.put(topic, key, value)
         with self._turn:
-            if self._late or any(self._backlog()):
+            if self._late or any(self._ranges()):
                 self._late[key] = value
             else:
                 try:
@@ -158,16 +162,19 @@ class Spooled:
         self._thread.join()
         self._spool.close()
 
-    def _backlog(self) -> Iterator[tuple[str, int]]:
+    def _ranges(self) -> Iterator[tuple[str, int]]:
         """The spool's topics that hold records, each with the offset of the first."""
         for name in self._spool.topics():
             start = self._spool.start_offset(name, _DATUMS)
             if start < self._spool.end_offset(name, _DATUMS):
                 yield name, start
 
+    def _size_bytes(self) -> int:
+        return sum(self._spool.size(name, n) for name in self._spool.topics() for n in (0, 1))
+
     def _keep(self, appends: Sequence[Append]) -> None:
         names = [f"{each.topic}/{each.partition}" for each in appends]
-        size = sum(self._spool.size(name, kind) for name in self._spool.topics() for kind in (0, 1))
+        size = self._size_bytes()
         if size >= self._max_bytes:
             raise Unavailable(
                 f"the log is away, and {size:,} bytes of records wait on disk: no more may",
@@ -202,13 +209,13 @@ class Spooled:
                 # Told to whoever appends next: waiting does not mend it.
                 self._failed = error
                 return
-            if self._wanted.is_set() or any(self._backlog()):
+            if self._wanted.is_set() or any(self._ranges()):
                 self._wanted.set()
                 self._stopped.wait(seconds)
 
     def _bring_in(self) -> None:
         brought = 0
-        for name, start in list(self._backlog()):
+        for name, start in list(self._ranges()):
             topic, _, partition = name.rpartition("/")
             offset = start
             while batches := self._spool.read(name, _DATUMS, offset, _READ_BYTES):
@@ -221,7 +228,7 @@ class Spooled:
                     self._spool.trim(name, _DATUMS, offset)
                     self._spool.trim(name, _KEYS, offset)
         with self._turn:
-            if any(self._backlog()):
+            if any(self._ranges()):
                 return
             for key, value in list(self._late.items()):
                 self._log.put(self._positions, key, value)

@@ -217,6 +217,13 @@ class SqliteLog:
         """Offset that the next message will get; cheap enough to be asked often (about 10 us)."""
         return self._state(topic, partition).end_offset
 
+    def end_offsets(self, topic: str) -> Sequence[int]:
+        """The end offset of each partition, at one moment."""
+        self._known.pop(topic, None)  # others may have added partitions
+        numbers = self._topic(topic).partitions
+        with self._database.reading(f"topic {topic}") as connection:
+            return [_read_state(connection, number).end_offset for number in numbers]
+
     def offset_at(self, topic: str, partition: int, when: datetime) -> int:
         """First offset appended at or after `when`, by the clock of whoever appended."""
         number = self._partition(topic, partition)
@@ -291,7 +298,7 @@ class SqliteLog:
     def _partition(self, topic: str, partition: int) -> int:
         numbers = self._topic(topic).partitions
         if partition >= len(numbers):
-            del self._known[topic]
+            self._known.pop(topic, None)
             numbers = self._topic(topic).partitions
         if not 0 <= partition < len(numbers):
             raise NotFound(

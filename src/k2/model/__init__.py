@@ -4,6 +4,7 @@ from k2.model.columns import exchange_dates, micros, start_of_day, utc_offsets
 from k2.model.decode import Decoded, decode
 from k2.model.encode import encode
 from k2.model.exchange import ASSET_CLASSES, Exchange, Topic
+from k2.model.peek import Peeked, peek
 from k2.model.schema import (
     DICTIONARY_TYPE,
     PRICE_TYPE,
@@ -25,6 +26,7 @@ __all__ = [
     "Decoded",
     "Exchange",
     "Failures",
+    "Peeked",
     "Schema",
     "Topic",
     "decode",
@@ -33,6 +35,7 @@ __all__ = [
     "kinds",
     "latest",
     "micros",
+    "peek",
     "start_of_day",
     "to_arrow",
     "utc_offsets",

@@ -5,7 +5,7 @@ at their positions. So a broken message can neither swallow nor fake a neighbour
 every field lies within its own bytes and the last one ends exactly where the message ends.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from k2.model.messages import Messages, Reader
 from k2.model.plan import Plan, Step, plan_of
 from k2.model.schema import Schema
 from k2.model.words import (
     FIRST_BYTES,
-    TAIL_BYTES,
     WINDOW_BYTES,
     Ints,
     Mask,
@@ -26,10 +26,7 @@ from k2.model.words import (
     anywhere,
     fixed_width,
     to_views,
-    unpack_varints,
-    unzigzag,
     validity,
-    varint_ends,
     views_over,
 )
 
@@ -37,7 +34,6 @@ _PART_BYTES: Final = 1 << 30
 """Messages of more bytes are decoded in parts: string views address 31 bits."""
 _CODED_BYTES: Final = 31
 """Longest text of a dictionary column that is compared as words."""
-_CUT: Final = "the message ends inside it"
 
 
 @dataclass(frozen=True)
@@ -78,8 +74,10 @@ def _decode(values: pa.BinaryArray, plan: Plan, reader: Schema) -> Decoded:
             np.concatenate([first.kept, second.kept + half]),
             first.errors + [(half + i, why) for i, why in second.errors],
         )
-    messages = _Messages(values, plan.zero_bytes)
-    found = {step.target.name: messages.read(step) for step in plan.steps}
+    messages = Messages(values, plan.zero_bytes)
+    found = {
+        step.target.name: messages.read(step, _READERS[step.source.form]) for step in plan.steps
+    }
     messages.finish()
     columns = [
         found[name] if name in found else _constant(plan.defaults[name], count, kind)
@@ -105,155 +103,10 @@ def _constant(value: Any, count: int, kind: pa.DataType) -> pa.Array:
     return pa.repeat(pa.scalar(value, kind), count)
 
 
-class _Messages:
-    """A batch of messages while it is read: where each stands, and which are broken.
-
-    In front of the bytes stands a run of zeros: what is null or broken reads there, and so yields
-    zeros without leaving the loop-free path.
-    """
-
-    def __init__(self, values: pa.BinaryArray, zero_bytes: int) -> None:
-        self.count = len(values)
-        _, offsets_buffer, content = values.buffers()
-        wide = pa.types.is_large_binary(values.type)
-        stored = np.frombuffer(offsets_buffer, np.int64 if wide else np.int32)
-        offsets: Ints = stored[values.offset : values.offset + self.count + 1].astype(np.int64)
-        low, high = int(offsets[0]), int(offsets[-1])
-        zeros = zero_bytes + 2 * WINDOW_BYTES
-        self.data = np.empty(zeros + high - low + TAIL_BYTES, np.uint8)
-        self.data[:zeros] = 0
-        self.data[-TAIL_BYTES:] = 0
-        if high > low:
-            self.data[zeros:-TAIL_BYTES] = np.frombuffer(content, np.uint8)[low:high]
-        offsets += zeros - low
-        self.end: Ints = offsets[1:]
-        self.window = Window(self.data, offsets[:-1].copy(), self.end)
-        self.errors: dict[int, str] = {}
-        self._broken: list[Ints] = []
-        if values.null_count:
-            self.fail("message", values.is_null().to_numpy(zero_copy_only=False), "has no value")
-            self._drop_broken()
-
-    def fail(self, name: str, which: Mask, why: str, window: Window | None = None) -> None:
-        """Mark messages as broken.
-
-        With a window: it has moved past the bytes that gave the reason; where they lie behind
-        the message's end, the reason is that it ends.
-        """
-        rows = np.flatnonzero(which)
-        cut = window.position() > self.end if window else np.zeros(self.count, np.bool_)
-        for row in rows.tolist():
-            self.errors.setdefault(row, f"{name}: {_CUT if cut[row] else why}")
-        self._broken.append(rows)
-
-    def _drop_broken(self) -> None:
-        for rows in self._broken:
-            self.window.drop(rows)
-        self._broken.clear()
-
-    def finish(self) -> None:
-        """Mark messages that go on behind their last field."""
-        rest = self.end - self.window.position()
-        for row in np.flatnonzero(rest).tolist():
-            self.errors.setdefault(row, f"{rest[row]} bytes are left over after the last field")
-
-    def read(self, step: Step) -> pa.Array:
-        """Read one field of every message."""
-        present = self._branch(step)
-        if present is None:
-            column = _READERS[step.source.form](self, step, self.window, None)
-        elif not present.any():
-            return pa.nulls(self.count, step.arrow)
-        else:
-            here = self.window.position()
-            aside = Window(self.data, np.where(present, here, 0), self.end)
-            column = _READERS[step.source.form](self, step, aside, present)
-            self.window.go(np.where(present, aside.position(), here))
-        beyond = self.window.beyond()
-        if beyond is not None:
-            self.fail(step.source.name, beyond, _CUT)
-        self._drop_broken()
-        return column
-
-    def _branch(self, step: Step) -> Mask | None:
-        """Which messages have a value; None where all have. Steps over the union's number."""
-        null = step.source.null_branch
-        if null is None:
-            return None
-        number = self.window.byte()
-        present = number == 2 - 2 * null
-        if present.all():
-            self.window.move(1)
-            return None
-        absent = number == 2 * null
-        if (present | absent).all():
-            self.window.move(1)
-        else:
-            branch = self.varint(step.source.name, self.window)
-            present, absent = branch == 1 - null, branch == null
-            strange = ~(present | absent)
-            if strange.any():
-                self.fail(step.source.name, strange, "no such branch of the union", self.window)
-        if step.target.null_branch is None and absent.any():
-            self.fail(step.source.name, absent, "is null, and may not be", self.window)
-        self._drop_broken()
-        return None if present.all() else present
-
-    def varint(self, name: str, window: Window) -> Ints:
-        """The next signed number of each message; moves over it."""
-        byte = window.byte()
-        if (byte < 0x80).all():
-            window.move(1)
-            return unzigzag(byte.astype(np.uint64))
-        word = window.word()
-        ends = varint_ends(word)
-        if ends[0] and (ends == ends[0]).all():
-            size = int(ends[0]).bit_length() // 8
-            window.move(size)
-            return unzigzag(unpack_varints(word & FIRST_BYTES[size], size))
-        taken = ends ^ (ends - U(1))
-        number = unpack_varints(taken & word)
-        sizes = (np.bitwise_count(taken) >> 3).astype(np.int64)
-        endless = None
-        if not ends.all():
-            endless = self._finish_varints(np.flatnonzero(ends == 0), number, sizes, window)
-        window.move(sizes)
-        if endless is not None and endless.any():
-            self.fail(name, endless, "a number of more than 64 bits", window)
-        return unzigzag(number)
-
-    def _finish_varints(self, rows: Ints, number: Any, sizes: Ints, window: Window) -> Mask:
-        """Add the ninth and tenth bytes of numbers; which are longer than 64 bits."""
-        place = window.position()[rows]
-        ninth = self.data[place + 8].astype(np.uint64)
-        tenth = self.data[place + 9].astype(np.uint64)
-        more = ninth >= 0x80
-        sizes[rows] = np.where(more, 10, 9)
-        number[rows] |= (ninth & U(0x7F)) << U(56)
-        number[rows] |= np.where(more, tenth & U(1), U(0)) << U(63)
-        endless = np.zeros(self.count, np.bool_)
-        endless[rows] = more & (tenth > 1)
-        return endless
-
-    def sized(self, name: str, window: Window) -> tuple[Ints, Ints]:
-        """Start and size of bytes that follow their length, all of them there; moves over them."""
-        size = self.varint(name, window)
-        start = window.position()
-        wrong = (size < 0) | (size > self.end - start)
-        if wrong.any():
-            negative = wrong & (size < 0)
-            self.fail(name, negative, "its length is negative", window)
-            self.fail(name, wrong & ~negative, _CUT)
-            size[wrong] = 0
-            start[wrong] = 0
-        window.move(size)
-        return start, size
-
-
 # --- one reader a form: reads at the window, moves it on, gives the column
 
 
-def _read_number(messages: _Messages, step: Step, window: Window, present: Mask | None) -> pa.Array:
+def _read_number(messages: Messages, step: Step, window: Window, present: Mask | None) -> pa.Array:
     found = messages.varint(step.source.name, window)
     if step.source.form == "int":
         narrow = found.astype(np.int32)
@@ -265,9 +118,7 @@ def _read_number(messages: _Messages, step: Step, window: Window, present: Mask 
     return fixed_width(step.arrow, found, present)
 
 
-def _read_boolean(
-    messages: _Messages, step: Step, window: Window, present: Mask | None
-) -> pa.Array:
+def _read_boolean(messages: Messages, step: Step, window: Window, present: Mask | None) -> pa.Array:
     found = window.byte()
     window.move(1)
     wrong = found > 1
@@ -277,7 +128,7 @@ def _read_boolean(
     return pa.Array.from_buffers(step.arrow, messages.count, buffers)
 
 
-def _read_enum(messages: _Messages, step: Step, window: Window, present: Mask | None) -> pa.Array:
+def _read_enum(messages: Messages, step: Step, window: Window, present: Mask | None) -> pa.Array:
     found = messages.varint(step.source.name, window)
     wrong = (found < 0) | (found >= len(step.symbols))
     if wrong.any():
@@ -294,9 +145,7 @@ def _read_enum(messages: _Messages, step: Step, window: Window, present: Mask | 
     return _dictionary(codes, pa.array(step.target.symbols, pa.string()), present)
 
 
-def _read_decimal(
-    messages: _Messages, step: Step, window: Window, present: Mask | None
-) -> pa.Array:
+def _read_decimal(messages: Messages, step: Step, window: Window, present: Mask | None) -> pa.Array:
     if step.source.size == 8:
         unscaled = window.word(kind=">i8").astype(np.int64)
         window.move(8)
@@ -314,7 +163,7 @@ def _read_decimal(
     return fixed_width(step.arrow, halves, present)
 
 
-def _unscaled(messages: _Messages, step: Step, window: Window) -> Ints:
+def _unscaled(messages: Messages, step: Step, window: Window) -> Ints:
     """Big-endian numbers of any length; what 64 bits cannot hold becomes their greatest."""
     if step.source.size is None:
         start, size = messages.sized(step.source.name, window)
@@ -335,7 +184,7 @@ def _unscaled(messages: _Messages, step: Step, window: Window) -> Ints:
     return unscaled
 
 
-def _read_text(messages: _Messages, step: Step, window: Window, present: Mask | None) -> pa.Array:
+def _read_text(messages: Messages, step: Step, window: Window, present: Mask | None) -> pa.Array:
     head = window.byte()
     coded = pa.types.is_dictionary(step.arrow)
     # Lengths of one byte: up to 63, not negative.
@@ -365,7 +214,7 @@ def _read_text(messages: _Messages, step: Step, window: Window, present: Mask | 
     return column.dictionary_encode() if coded else column
 
 
-def _fail_texts(messages: _Messages, step: Step, window: Window, start: Ints, size: Ints) -> None:
+def _fail_texts(messages: Messages, step: Step, window: Window, start: Ints, size: Ints) -> None:
     """Find the texts that are no UTF-8, mark their messages and make them empty."""
     wrong = np.zeros(messages.count, np.bool_)
     for row, (begin, length) in enumerate(zip(start.tolist(), size.tolist(), strict=True)):
@@ -378,7 +227,7 @@ def _fail_texts(messages: _Messages, step: Step, window: Window, start: Ints, si
 
 
 def _read_codes(
-    messages: _Messages, step: Step, window: Window, present: Mask | None, most: int
+    messages: Messages, step: Step, window: Window, present: Mask | None, most: int
 ) -> pa.Array:
     """Short texts of a dictionary column: equal bytes get equal codes, each is decoded once."""
     head = window.byte()
@@ -445,7 +294,7 @@ def _dictionary(
     return pa.DictionaryArray.from_arrays(indices, distinct, safe=False)
 
 
-_READERS: Final[Mapping[str, Callable[[_Messages, Step, Window, Mask | None], pa.Array]]] = {
+_READERS: Final[Mapping[str, Reader]] = {
     "boolean": _read_boolean,
     "int": _read_number,
     "long": _read_number,

@@ -4,7 +4,7 @@ topics.
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -20,13 +20,17 @@ class Exchange:
     """An exchange as it is declared: these facts are stored with the tables and do not change.
 
     `exchange_date` of a record is the local date, in `zone`, of its timestamp + `day_roll`.
-    Raises `BadInput` for a name, class or zone that cannot be.
+    `numbered` are kinds of records whose ids count up by one (trade_id, or source_sequence of
+    quotes) for each symbol and id space, so that a number left out is a record that is missing;
+    it shapes nothing that is stored, and more kinds may be named later. Raises `BadInput` for a
+    name, class or zone that cannot be.
     """
 
     name: str
     asset_class: str
     zone: str
     day_roll: timedelta = timedelta(0)
+    numbered: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.name):
@@ -46,16 +50,17 @@ class Exchange:
             ) from error
 
     def to_json(self) -> str:
-        """As it is stored: JSON with keys name, asset_class, zone, day_roll_seconds."""
-        return json.dumps(
-            {
-                "name": self.name,
-                "asset_class": self.asset_class,
-                "zone": self.zone,
-                "day_roll_seconds": int(self.day_roll.total_seconds()),
-            },
-            sort_keys=True,
-        )
+        """As it is stored: JSON with keys name, asset_class, zone, day_roll_seconds and, where
+        there are any, numbered.
+        """
+        facts = {
+            "name": self.name,
+            "asset_class": self.asset_class,
+            "zone": self.zone,
+            "day_roll_seconds": int(self.day_roll.total_seconds()),
+        }
+        numbered = {"numbered": list(self.numbered)} if self.numbered else {}
+        return json.dumps({**facts, **numbered}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Exchange":
@@ -66,6 +71,7 @@ class Exchange:
             found["asset_class"],
             found["zone"],
             timedelta(seconds=found["day_roll_seconds"]),
+            tuple(found.get("numbered", ())),
         )
 
 

@@ -23,6 +23,8 @@ CLOCK_SKEW: Final = timedelta(minutes=5)
 """How far a timestamp may lie ahead of its record's ingestion_timestamp, unless a setting says."""
 SYMBOL_BYTES_MAX: Final = 128
 TIMESTAMP_MIN: Final = int(datetime(1900, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
+_US: Final = timedelta(microseconds=1)
+_PLACE: Final = ("log_id", "partition", "offset")
 # Spreads and energy have traded below zero; shares and coins cannot.
 _BELOW_ZERO: Final = frozenset({"futures", "options"})
 
@@ -148,6 +150,25 @@ def _dividend_ranges(table: pa.Table, exchange: Exchange) -> Iterator[_Check]:
     yield _below_zero(table, "gross_amount")
 
 
+def _correction_ranges(table: pa.Table, exchange: Exchange) -> Iterator[_Check]:
+    places = [table[f"target_{name}"].is_valid().to_numpy() for name in _PLACE]
+    by_id = table["trade_id"].is_valid().to_numpy()
+    some, whole = np.logical_or.reduce(places), np.logical_and.reduce(places)
+    yield _Check("trade_id", ~by_id & ~some, "names no trade, and no place in the log does")
+    yield _Check("trade_id", by_id & some, "stands beside a place in the log: either is enough")
+    three = ", ".join(f"target_{name}" for name in _PLACE)
+    yield _Check("target_offset", some & ~whole, f"is one of three that go together: {three}")
+    when = pc.coalesce(table["target_timestamp"], table["timestamp"])
+    ahead = micros(when) - micros(table["timestamp"])
+    yield _Check("target_timestamp", ahead > CLOCK_SKEW // _US, "lies after its own correction")
+    yield _Check("target_timestamp", micros(when) < TIMESTAMP_MIN, "lies before 1900")
+    changes = pc.or_(table["price"].is_valid(), table["quantity"].is_valid())
+    corrects = pc.equal(table["action"].cast(pa.string()), "CORRECT")
+    nothing = pc.and_not(corrects, changes).to_numpy()
+    yield _Check("action", nothing, "needs a new price, a new quantity or both")
+    yield from _trade_ranges(table, exchange)
+
+
 def _split_ranges(table: pa.Table, exchange: Exchange) -> Iterator[_Check]:
     yield _at_most_zero(table, "ratio")
 
@@ -158,6 +179,7 @@ _RANGES: Final[dict[str, Callable[[pa.Table, Exchange], Iterator[_Check]]]] = {
     "instruments": _instrument_ranges,
     "dividends": _dividend_ranges,
     "splits": _split_ranges,
+    "corrections": _correction_ranges,
 }
 
 

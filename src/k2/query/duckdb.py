@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from k2.errors import BadInput, Broken, K2Error, Refused, Unavailable
 from k2.query.guard import TEXT_LIMIT, names_read
-from k2.query.port import PartialFile, Pin, Source, Statement
+from k2.query.port import Source, Statement
+from k2.query.relation import to_relation, to_sql
 from k2.query.selection import check_text
 from k2.query.stopping import Watch, limits
 
@@ -43,11 +44,6 @@ _MIDDLING_ROWS: Final = 1_000_000
 _SELECT: Final = duckdb.StatementType.SELECT
 _BATCH_ROWS: Final = 16_384
 
-_IN_RANGE: Final = (
-    "f.log_topic = r.topic and f.log_id = r.log_id and f.log_partition = r.part "
-    "and f.log_offset >= r.first and f.log_offset < r.past"
-)
-
 
 class DuckDB:
     """An engine in this process (see `port.Engine`).
@@ -67,7 +63,7 @@ class DuckDB:
         threads: int | None = None,
     ) -> None:
         settings = dict(_SETTINGS)
-        settings["temp_directory"] = _sql(str(spill) if spill else "")
+        settings["temp_directory"] = to_sql(str(spill) if spill else "")
         if threads is not None:
             settings["threads"] = str(int(threads))
         self._wanted = {
@@ -196,7 +192,7 @@ def _walls(folders: Sequence[Path]) -> dict[str, str]:
     """
     return {
         "temp_directory": "''",
-        "allowed_directories": _sql([str(folder) for folder in folders]),
+        "allowed_directories": to_sql([str(folder) for folder in folders]),
         "enable_external_access": "false",
         "lock_configuration": "true",
     }
@@ -212,10 +208,10 @@ def _name(cursor: duckdb.DuckDBPyConnection, name: str, source: Source | pa.Tabl
         cursor.register(name, source)
         return
     values: dict[str, Any] = {}
-    relation = _relation(cursor, name, source, values, template=True, by_name=source.mixed)
+    relation = to_relation(cursor, name, source, values, template=True, by_name=source.mixed)
     columns = ", ".join(f'"{column}"' for column in source.columns.names)
     # A view cannot have parameters; and one that is not temporary would be seen by other cursors.
-    written = re.sub(r"\$(\w+)", lambda found: _sql(values[found[1]]), relation)
+    written = re.sub(r"\$(\w+)", lambda found: to_sql(values[found[1]]), relation)
     cursor.execute(f"create temp view {name} as select {columns} from {written}")
 
 
@@ -236,7 +232,7 @@ def _run(
             # what is constant: bars of many rows take two thirds of the time. It costs 0.3 ms a
             # file, so that small questions, and users' (planned twice), do without.
             by_name = source.mixed or source.rows > _SMALL_ROWS
-            relation = _relation(cursor, name, source, values, template=template, by_name=by_name)
+            relation = to_relation(cursor, name, source, values, template=template, by_name=by_name)
         text = text.replace(f"{{{name}}}", relation)
     used = {name: value for name, value in values.items() if re.search(rf"\${name}\b", text)}
     return _plain(cursor.sql(text, params=used).to_arrow_table())
@@ -255,99 +251,6 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_timestamp(kind) and kind.tz:
         return pa.timestamp("us", "UTC")
     return kind
-
-
-def _relation(
-    cursor: duckdb.DuckDBPyConnection,
-    name: str,
-    source: Source,
-    values: dict[str, Any],
-    *,
-    template: bool,
-    by_name: bool,
-) -> str:
-    """The source as a relation of SQL: its paths are bound, its tables registered.
-
-    `template` puts a table with all columns beside the files, an empty one if there is no tail;
-    `by_name` matches the files' columns by name, which those that lack some need.
-    """
-    parts = []
-    if source.files:
-        values[f"{name}_files"] = list(source.files)
-        options = ", union_by_name = true" if by_name else ""
-        options += ", filename = true" if source.named else ""
-        parts.append(f"from read_parquet(${name}_files{options})")
-    if source.partial and source.pin is not None:
-        parts.append(_pinned(cursor, name, source.partial, source.pin, values))
-    has_tail = source.tail is not None and source.tail.num_rows > 0
-    if has_tail or template or not parts:
-        rows = source.tail if has_tail else source.columns.empty_table()
-        cursor.register(f"{name}_tail", _complete(rows, source.columns) if template else rows)
-        if source.pin is None or not has_tail:
-            parts.append(f"select * from {name}_tail")
-        else:
-            cursor.register(f"{name}_ranges", _ranges(source.pin))
-            parts.append(f"select f.* from {name}_tail f semi join {name}_ranges r on {_IN_RANGE}")
-    joined = " union all by name ".join(parts)
-    if not source.defaults or not source.mixed:
-        return f"({joined}) as {name}"
-    filled = ", ".join(f"coalesce({c}, {_sql(v)}) as {c}" for c, v in source.defaults.items())
-    return f"(select * replace ({filled}) from ({joined})) as {name}"
-
-
-def _complete(rows: pa.Table, columns: pa.Schema) -> pa.Table:
-    """The rows with every column, null where they had none: a tail has no commit yet."""
-    for column in columns:
-        if column.name not in rows.schema.names:
-            rows = rows.append_column(column, pa.nulls(rows.num_rows, column.type))
-    return rows
-
-
-def _pinned(
-    cursor: duckdb.DuckDBPyConnection,
-    name: str,
-    partial: Sequence[PartialFile],
-    pin: Pin,
-    values: dict[str, Any],
-) -> str:
-    """The rows of a pinned state in files that hold others too."""
-    paths = [file.path for file in partial]
-    cursor.register(
-        f"{name}_partial",
-        pa.table({"path": pa.array(paths), "sequence": [file.sequence for file in partial]}),
-    )
-    cursor.register(f"{name}_ranges", _ranges(pin))
-    values |= {f"{name}_paths": paths, f"{name}_pin": pin.sequence}
-    return (
-        f"select f.* exclude (filename) from read_parquet(${name}_paths, union_by_name = true, "
-        f"filename = true) f join {name}_partial p on f.filename = p.path "
-        f"left join {name}_ranges r on {_IN_RANGE} "
-        f"where coalesce(f.commit_sequence, p.sequence) <= ${name}_pin or r.topic is not null"
-    )
-
-
-def _ranges(pin: Pin) -> pa.Table:
-    return pa.table(
-        {
-            "topic": pa.array([r.topic for r in pin.ranges], pa.string()),
-            "log_id": pa.array([r.log_id for r in pin.ranges], pa.string()),
-            "part": pa.array([r.partition for r in pin.ranges], pa.int32()),
-            "first": pa.array([r.first for r in pin.ranges], pa.int64()),
-            "past": pa.array([r.end for r in pin.ranges], pa.int64()),
-        }
-    )
-
-
-def _sql(value: object) -> str:
-    """A value of K2's own as SQL: a default of a schema, a path, a number, a list of these."""
-    if isinstance(value, list):
-        return f"[{', '.join(_sql(item) for item in value)}]"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    text = str(value).replace("'", "''")
-    return f"'{text}'"
 
 
 _PATH: Final = re.compile(r"['\"](/[^'\"]*\.parquet)['\"]")

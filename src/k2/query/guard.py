@@ -88,6 +88,13 @@ def _table(node: Mapping[str, Any]) -> str | None:
     # What stands in FROM has a sample and is no expression.
     if "sample" not in node or "class" in node or node.get("type", "").endswith("_NODE"):
         return None
+    if node["type"] == "SHOW_REF":
+        raise Refused(
+            "SHOW and DESCRIBE are not allowed",
+            expected="a SELECT from trades, quotes, …",
+            hint="`select * from trades limit 1` shows the columns, "
+            "`k2 schema show trades` explains them",
+        )
     if node["type"] not in _TABLES:
         raise Refused(f"{node['type'].replace('_', ' ').lower()} is not allowed in FROM")
     if node["type"] == "TABLE_FUNCTION":

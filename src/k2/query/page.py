@@ -10,7 +10,7 @@ import hashlib
 import json
 import zlib
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from k2.errors import BadInput
 from k2.query.port import LogRange, Pin
@@ -18,19 +18,28 @@ from k2.query.port import LogRange, Pin
 _DIGEST_BYTES: Final = 12
 _LIMIT_BYTES: Final = 1 << 20
 
+NO_COMMIT: Final = Pin(0)
+"""The state of a table that nothing was committed to."""
+
 
 @dataclass(frozen=True)
 class Page:
-    """Where reading goes on: after the row whose order columns are `key`, in the state `pin`."""
+    """Where reading goes on: after the row whose order columns are `key`, in the state `pin`.
+
+    Of trades, `corrections` is the state of their corrections; `known_at` (microseconds UTC) is
+    the time of which only what was known by then counts.
+    """
 
     pin: Pin
     key: tuple[int | str, ...]
+    corrections: Pin = NO_COMMIT
+    known_at: int | None = None
 
 
 def to_token(page: Page, question: str) -> str:
     """The page as a token of this question (any text that tells questions apart)."""
-    ranges = [[r.topic, r.log_id, r.partition, r.first, r.end] for r in page.pin.ranges]
-    content = json.dumps([page.pin.sequence, ranges, list(page.key)], separators=(",", ":"))
+    pins = [_to_json(pin) for pin in (page.pin, page.corrections)]
+    content = json.dumps([*pins, list(page.key), page.known_at], separators=(",", ":"))
     packed = zlib.compress(content.encode(), 9)
     return base64.urlsafe_b64encode(_digest(packed, question) + packed).decode().rstrip("=")
 
@@ -46,11 +55,19 @@ def from_token(token: str, question: str) -> Page:
         raise _foreign()
     try:
         unpacked = zlib.decompressobj().decompress(packed, _LIMIT_BYTES)
-        sequence, ranges, key = json.loads(unpacked)
-        pin = Pin(sequence, tuple(LogRange(*found) for found in ranges))
+        pin, corrections, key, known_at = json.loads(unpacked)
+        return Page(_from_json(pin), tuple(key), _from_json(corrections), known_at)
     except (zlib.error, ValueError, TypeError) as error:
         raise _foreign() from error
-    return Page(pin, tuple(key))
+
+
+def _to_json(pin: Pin) -> list[Any]:
+    return [pin.sequence, [[r.topic, r.log_id, r.partition, r.first, r.end] for r in pin.ranges]]
+
+
+def _from_json(found: list[Any]) -> Pin:
+    sequence, ranges = found
+    return Pin(sequence, tuple(LogRange(*each) for each in ranges))
 
 
 def _digest(packed: bytes, question: str) -> bytes:

@@ -6,6 +6,7 @@ becomes a relation in its own SQL, and runs it.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 import pyarrow as pa
@@ -41,12 +42,26 @@ class PartialFile:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """What corrections have made of a source's trades: `table` has a row for each that they are
+    about (see `k2.query.corrections`), `files` are those of its files that may hold one.
+
+    With `history` all rows stay as they came, and columns beside say what became of them.
+    """
+
+    table: pa.Table
+    files: frozenset[str]
+    history: bool = False
+
+
+@dataclass(frozen=True)
 class Source:
     """The rows of one table at one state: `files` whole, `partial` filtered by `pin`, and `tail`.
 
     `columns` are those that the relation has. `mixed` files may lack some (an earlier version wrote
     them): these get the default from `defaults`, or null. `tail` may lack columns too. `named` adds
     a column `filename`, the file that a row is from. `rows` tells how many there are, at most.
+    `standing` has corrections applied; `known_at` leaves out what was not known by then.
     """
 
     columns: pa.Schema
@@ -58,6 +73,8 @@ class Source:
     defaults: Mapping[str, object] = field(default_factory=dict)
     named: bool = False
     rows: int = 0
+    standing: Standing | None = None
+    known_at: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Final
 import pyarrow.compute as pc
 
 from k2.errors import K2Error
+from k2.ingest import Level
 from k2.query.state import State
 from k2.query.view import View
 from k2.query.zones import LATEST, to_us
@@ -66,7 +67,8 @@ class Pulse:
         """Of trades and quotes together: rows, their growth, age of the newest, what waits.
 
         `records_per_second` is null while nothing follows; `freshness_seconds` is null without
-        records; `snapshot` is the newest commit of trades.
+        records; `level` is that of the writer which is overloaded most, `shed_waiting` the records
+        that were left in the log and are not brought in; `snapshot` is the newest commit of trades.
         """
         views = self._views()
         newest = max(
@@ -77,6 +79,8 @@ class Pulse:
             "records_per_second": self._rate(),
             "lag_messages": self._state.lag_messages(views),
             "freshness_seconds": age,
+            "level": max((each.level for each in self._state.levels()), default=Level.NORMAL).name,
+            "shed_waiting": sum(view.shed for view in views),
             "rows": sum(held(view) for view in views),
             "tail_rows": sum(view.tail.num_rows for view in views if view.tail is not None),
             "snapshot": views[0].sequence,

@@ -4,19 +4,25 @@ A `Reader` is opened on a home folder and closed by whoever opened it; any threa
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from k2.errors import BadInput, NotFound
+from k2.ingest import WriterLevel, with_state
 from k2.lake import LEDGERS, RECORD_TABLES
 from k2.log import Access
+from k2.model import Exchange
 from k2.query.answer import Answer, told
 from k2.query.bars import BarsWanted, make_bars
+from k2.query.corrections import corrected, find_targets
+from k2.query.gaps import Gap, Gaps, complete, note
 from k2.query.interval import parse_interval
 from k2.query.inventory import (
     Counts,
@@ -25,25 +31,37 @@ from k2.query.inventory import (
     list_stats,
     list_symbols,
 )
-from k2.query.page import from_token, to_token
+from k2.query.page import Page, from_token, to_token
 from k2.query.port import Engine, Source
+from k2.query.predicate import bounds
 from k2.query.pulse import Pulse
 from k2.query.records import Wanted, fetch_records, question
-from k2.query.selection import Selection, check_count, check_text
+from k2.query.selection import NOW, Past, Selection, check_count, check_text
 from k2.query.state import State
 from k2.query.stopping import limited
+from k2.query.turnover import sum_turnover
+from k2.query.view import View
+from k2.query.zones import from_us
 
 PRICE_NOTE: Final = "only trades that form prices; --all-trades (all_trades) takes the others in"
 _TRADED: Final = ("trades", "quotes")
+KNOWN_KINDS: Final = ("trades", "quotes", "corrections")
+"""The kinds of record of which it is known when they were known."""
+_ALL: Final = Selection()
+
+
+def _told_gaps(kind: str, gaps: Sequence[Gap]) -> list[str]:
+    return [note(kind, gaps)] if gaps else []
 
 
 class Reader:
     """Answers queries over one home folder. Every method may be called from any thread.
 
-    `as_of` is a time (ISO 8601 with zone), a tag or a snapshot id, as text. `timeout` is in
-    seconds. Raises `BadInput` for what cannot be asked, `NotFound` for what is not there,
-    `Refused` for what is not allowed or took too long, `Unavailable` when log or lake are away or
-    the writer is far behind.
+    `as_of` is a time (ISO 8601 with zone), a tag or a snapshot id, as text; `as_known_at` a time,
+    as text: only what was known by then counts, whenever K2 got it. Trades are those that stand,
+    after all corrections. `timeout` is in seconds. Raises `BadInput` for what cannot be asked,
+    `NotFound` for what is not there, `Refused` for what is not allowed or took too long,
+    `Unavailable` when log or lake are away or the writer is far behind.
     """
 
     def __init__(self, state: State, engine: Engine, pulse: Pulse) -> None:
@@ -51,6 +69,7 @@ class Reader:
         self._engine = engine
         self._pulse = pulse
         self._counts = Counts(engine)
+        self._gaps = Gaps(state.lake)
 
     def records(
         self,
@@ -62,25 +81,83 @@ class Reader:
         after: str | None = None,
         fields: tuple[str, ...] = (),
         as_of: str | None = None,
+        as_known_at: str | None = None,
+        history: bool = False,
         timeout: float | None = None,
     ) -> Answer:
         """Records of a kind in total order: all, the newest `last`, or a page of `limit`.
 
         `fields` are the columns wanted: the kind's own by default. `after` is the `next` of the
-        page before: it sees the state that the first page saw.
+        page before: it sees the state that the first page saw. With `history`, trades come as they
+        were first reported, and columns say what became of each. Corrections have a column
+        `has_target`: whether the trade that they are about is there.
         """
         with limited(timeout):
             began = time.perf_counter()
+            past = Past(as_of, as_known_at, history)
             wanted = Wanted(last, limit, fields)
-            asked = question(kind, selection, wanted, as_of)
+            asked = question(kind, selection, wanted, past)
             page = from_token(after, asked) if after is not None else None
-            view = self._state.view(kind, as_of=as_of, page=page)
+            view = self._view(kind, past, selection, page=page)
+            views = [view]
+            if look := kind == "corrections" and not fields:
+                names = view.columns.names
+                dated = tuple(names[: names.index("exchange_date") + 1])
+                wanted = replace(wanted, fields=dated)
             table, following = fetch_records(self._engine, view, selection, wanted, after=page)
+            if look:
+                views.append(self._state.view("trades", as_of=as_of))
+                found = find_targets(self._engine, views[-1], table)
+                table = table.drop_columns("exchange_date").append_column("has_target", found)
+            gaps = self._gaps_of(view, selection, table) if past == NOW else []
             return Answer(
                 table,
-                told([view], table, began, as_of=as_of),
+                told(views, table, began, past=past, notes=_told_gaps(kind, gaps)),
                 to_token(following, asked) if following else None,
             )
+
+    def _view(
+        self,
+        kind: str,
+        past: Past,
+        selection: Selection = _ALL,
+        *,
+        page: Page | None = None,
+        day: date | None = None,
+    ) -> View:
+        """The state that is asked for; of trades, with what corrections made of the selection's."""
+        if past.history and kind != "trades":
+            raise BadInput("only trades have a history of corrections", found=kind)
+        if past.as_known_at is not None and kind not in KNOWN_KINDS:
+            raise BadInput(f"when {kind} were known is not kept", expected=", ".join(KNOWN_KINDS))
+        view = self._state.view(kind, as_of=past.as_of, page=page)
+        known_at = None
+        if page is not None and page.known_at is not None:
+            known_at = from_us(page.known_at)
+        elif past.as_known_at is not None:
+            known_at = self._state.known_at(kind, past.as_known_at)
+        view = replace(view, known_at=known_at, history=past.history)
+        if kind != "trades":
+            return view
+        pin = page.corrections if page else None
+        beside = self._state.corrections(as_of=past.as_of, pin=pin)
+        if beside is not None:
+            beside = replace(beside, known_at=known_at)
+        return corrected(self._engine, view, beside, selection, day)
+
+    def _gaps_of(self, view: View, selection: Selection, table: pa.Table) -> list[Gap]:
+        """What is missing where the answer `table` looked: of what K2 holds now."""
+        if view.table not in _TRADED:
+            return []
+        asked = bounds(selection, view.exchanges)
+        start = asked.start
+        when = next((name for name in (view.time, "start") if name in table.column_names), None)
+        if start is None and when is not None:
+            # Of the newest records, what lies before them was not asked for.
+            start = pc.min(table[when]).as_py()
+        return self._gaps.touching(
+            view.table, selection.symbols, selection.exchanges, start, asked.end
+        )
 
     def bars(
         self,
@@ -91,23 +168,30 @@ class Reader:
         fill: bool = False,
         last: int | None = None,
         as_of: str | None = None,
+        as_known_at: str | None = None,
         timeout: float | None = None,
     ) -> Answer:
-        """Time bars: symbol, exchange, start, open, high, low, close, volume, trade_count, vwap.
+        """Time bars: symbol, exchange, start, open, high, low, close, volume, trade_count, vwap,
+        complete.
 
         `interval` is a number and s, m, h or d (`1m`); `last` keeps the newest bars of each symbol
         and exchange. `start` is when the interval begins, UTC; a day begins at midnight where it
-        is traded.
+        is traded. `complete` is false where a gap touches the interval that is not filled by now.
         """
         with limited(timeout):
             began = time.perf_counter()
             wanted = BarsWanted(
                 parse_interval(interval), all_trades=all_trades, fill=fill, last=last
             )
-            view = self._state.view("trades", as_of=as_of)
+            past = Past(as_of, as_known_at)
+            view = self._view("trades", past, selection)
             table = make_bars(self._engine, view, selection, wanted)
             notes = [] if all_trades else [PRICE_NOTE]
-            return Answer(table, told([view], table, began, as_of=as_of, notes=notes))
+            gaps = self._gaps_of(view, selection, table)
+            whole = complete(table, gaps, wanted.interval, view.exchanges)
+            table = table.append_column("complete", whole)
+            notes += _told_gaps("trades", gaps)
+            return Answer(table, told([view], table, began, past=past, notes=notes))
 
     def summary(
         self,
@@ -116,6 +200,7 @@ class Reader:
         *,
         exchange: str | None = None,
         as_of: str | None = None,
+        as_known_at: str | None = None,
         timeout: float | None = None,
     ) -> Answer:
         """One exchange day, a row per exchange; `NotFound` when there is none."""
@@ -123,7 +208,8 @@ class Reader:
             began = time.perf_counter()
             selection = Selection((symbol,), (exchange,) if exchange is not None else ())
             wanted = BarsWanted(parse_interval("1d"), day=day)
-            view = self._state.view("trades", as_of=as_of)
+            past = Past(as_of, as_known_at)
+            view = self._view("trades", past, selection, day=day)
             made = make_bars(self._engine, view, selection, wanted)
             if not made.num_rows:
                 raise NotFound(
@@ -132,7 +218,10 @@ class Reader:
                 )
             dates = pa.array([day] * made.num_rows, pa.date32())
             table = made.set_column(2, "date", dates)
-            return Answer(table, told([view], table, began, as_of=as_of, notes=[PRICE_NOTE]))
+            that_day = replace(selection, start=day, end=day + timedelta(days=1))
+            gaps = self._gaps_of(view, that_day, table)
+            notes = [PRICE_NOTE, *_told_gaps("trades", gaps)]
+            return Answer(table, told([view], table, began, past=past, notes=notes))
 
     def symbols(
         self,
@@ -151,7 +240,15 @@ class Reader:
             counted = {view.table: self._counts.of(view) for view in read}
             exchanges = {name: of for view in read for name, of in view.exchanges.items()}
             table = list_symbols(counted, exchanges, exchange)
-            return Answer(table, told(read, table, began, as_of=as_of))
+            return Answer(table, told(read, table, began, past=Past(as_of)))
+
+    def turnover(self, selection: Selection, *, timeout: float | None = None) -> Answer:
+        """What was traded: exchange, symbol, currency, trades, volume and value of each symbol."""
+        with limited(timeout):
+            began = time.perf_counter()
+            view = self._state.view("trades")
+            table = sum_turnover(self._engine, view, selection)
+            return Answer(table, told([view], table, began))
 
     def stats(self, *, as_of: str | None = None, timeout: float | None = None) -> Answer:
         """Per table: rows, files, bytes, commit, snapshot, first and last time, tail rows, lag.
@@ -169,7 +266,7 @@ class Reader:
                 if view.pin is not None and kind in _TRADED
             }
             table = list_stats(views, counted, lags)
-            return Answer(table, told(views.values(), table, began, as_of=as_of))
+            return Answer(table, told(views.values(), table, began, past=Past(as_of)))
 
     def snapshots(self, table: str = "trades", *, limit: int = 100) -> Answer:
         """Commits of a table, newest first: commit, snapshot_id, committed_at, operation, rows,
@@ -181,14 +278,26 @@ class Reader:
         return Answer(found, told([], found, began))
 
     def ledger(self, name: str, *, limit: int = 1000, timeout: float | None = None) -> Answer:
-        """The newest entries of a ledger: rejected, duplicates, gaps or commits; newest first."""
+        """The newest entries of a ledger (rejected, duplicates, shed, gaps, commits), newest
+        first. Those of gaps tell besides how much is missing by now: see `k2.ingest.with_state`.
+        """
         with limited(timeout):
             began = time.perf_counter()
             check_count("limit", limit)
             source = self._state.ledger(name)
             made = ledger_statement(name, limit)
             table = self._engine.run(made, {"rows": source})
+            if name == "gaps":
+                table = with_state(self._state.lake, table)
             return Answer(table, told([], table, began))
+
+    def exchange(self, name: str) -> Exchange:
+        """The declaration of an exchange; `NotFound` for one that nobody has declared."""
+        return self._state.exchange(name)
+
+    def levels(self) -> list[WriterLevel]:
+        """How overloaded each writer that runs is: see `k2.ingest.levels`."""
+        return self._state.levels()
 
     def sql(
         self,
@@ -196,22 +305,22 @@ class Reader:
         *,
         limit: int | None = None,
         as_of: str | None = None,
+        as_known_at: str | None = None,
         timeout: float | None = None,
     ) -> Answer:
         """The answer of one read-only SELECT over the tables of records, tail included,
-        and the ledgers. It reaches no files, network or settings.
+        and the ledgers. It reaches no files, network or settings. Of `trades` it sees what stands.
 
-        The ledgers tell of all time: with `as_of` they are refused.
+        The ledgers tell of all time: with `as_of` or `as_known_at` they are refused.
         """
         with limited(timeout):
             began = time.perf_counter()
             if limit is not None:
                 check_count("limit", limit)
             names = sorted(self._engine.reads(text, (*RECORD_TABLES, *LEDGERS)))
-            views = {
-                name: self._state.view(name, as_of=as_of) for name in names if name in RECORD_TABLES
-            }
-            if as_of is not None and (not views or len(views) < len(names)):
+            past = Past(as_of, as_known_at)
+            views = {name: self._view(name, past) for name in names if name in RECORD_TABLES}
+            if past != NOW and (not views or len(views) < len(names)):
                 raise BadInput(
                     "only tables of records can be read as of a moment, not ledgers",
                     found=", ".join(name for name in names if name not in views) or "no table",
@@ -225,7 +334,7 @@ class Reader:
             }
             table, more = self._engine.ask(text, sources, limit=limit)
             notes = [f"only the first {limit:,} rows; there are more"] if more else []
-            return Answer(table, told(views.values(), table, began, as_of=as_of, notes=notes))
+            return Answer(table, told(views.values(), table, began, past=past, notes=notes))
 
     def status(self) -> dict[str, object]:
         """Records per second, lag, freshness, snapshot: what a status strip shows, JSON-ready."""

@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from k2.errors import BadInput
 from k2.lake import DataFileRef
-from k2.query.page import Page
+from k2.query.page import NO_COMMIT, Page
 from k2.query.port import Engine
 from k2.query.predicate import Predicate, bounds, predicate, quoted
-from k2.query.selection import Selection, check_count
+from k2.query.selection import Past, Selection, check_count
 from k2.query.statements import statement
 from k2.query.view import View
 from k2.query.zones import from_us, to_us
@@ -45,11 +45,11 @@ class Wanted:
     fields: tuple[str, ...] = ()
 
 
-def question(kind: str, selection: Selection, wanted: Wanted, as_of: str | None) -> str:
+def question(kind: str, selection: Selection, wanted: Wanted, past: Past) -> str:
     """Text that tells this question from others: page tokens belong to it. A page may have any
     size.
     """
-    return repr((kind, selection, wanted.last, wanted.fields, as_of))
+    return repr((kind, selection, wanted.last, wanted.fields, past))
 
 
 def fetch_records(
@@ -101,12 +101,13 @@ class _Fetch:
         return page.select(fields), following
 
     def _fields(self) -> tuple[str, ...]:
-        names = self.view.columns.names
+        names = self.view.shown.names
         unknown = [name for name in self.wanted.fields if name not in names]
         if unknown:
             raise BadInput(f"there is no column {unknown[0]!r}", expected=", ".join(names))
         own = names[: names.index("exchange_date")] if "exchange_date" in names else names
-        return tuple(dict.fromkeys(self.wanted.fields)) or tuple(own)
+        beside = names[len(self.view.columns) :]
+        return tuple(dict.fromkeys(self.wanted.fields)) or (*own, *beside)
 
     def _files(self) -> tuple[DataFileRef, ...]:
         edge = bounds(self.selection, self.view.exchanges)
@@ -164,7 +165,7 @@ class _Fetch:
         backwards: bool = False,
     ) -> pa.Table:
         view = self.view
-        made = predicate(self.selection, view.columns, view.time, view.exchanges)
+        made = predicate(self.selection, view.shown, view.time, view.exchanges)
         if window is not None and window.start is not None:
             made.add(f"{view.time} >= {made.bind(window.start)}")
         if window is not None and window.end is not None:
@@ -187,7 +188,13 @@ class _Fetch:
     def _page_after(self, page: pa.Table) -> Page:
         last = page.slice(page.num_rows - 1).select(self.view.order).to_pylist()[0]
         key = (to_us(v) if isinstance(v, datetime) else v for v in last.values())
-        return Page(self.view.pinned, tuple(key))
+        beside = self.view.corrections
+        return Page(
+            self.view.pinned,
+            tuple(key),
+            NO_COMMIT if beside is None else beside.pinned,
+            None if self.view.known_at is None else to_us(self.view.known_at),
+        )
 
 
 @dataclass(frozen=True)

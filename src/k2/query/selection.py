@@ -73,6 +73,24 @@ class Selection:
                 raise BadInput("a time must say its zone", found=edge.isoformat())
 
 
+@dataclass(frozen=True)
+class Past:
+    """Which past is asked for, each as its user typed it.
+
+    `as_of`: what K2 held then (a time, a tag or a snapshot id). `as_known_at`: what was known then,
+    whenever K2 got it (a time). `history`: trades as they were first reported, with what became of
+    them; without it, what stands.
+    """
+
+    as_of: str | None = None
+    as_known_at: str | None = None
+    history: bool = False
+
+
+NOW: Final = Past()
+"""The newest state, and what stands."""
+
+
 def check_text(what: str, text: str) -> None:
     """Raises `BadInput` for text that no encoding can hold (lone surrogates)."""
     try:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from datetime import datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 
 from k2.errors import BadInput, NotFound
-from k2.ingest import Pinned, Tail
+from k2.ingest import Pinned, Tail, WriterLevel, levels
 from k2.lake import LEDGERS, RECORD_TABLES, Lake, Snapshot, definition, open_lake
 from k2.log import EXCHANGES_TOPIC, Access, Log, open_log, open_registry
 from k2.model import Exchange, Topic
@@ -44,6 +44,7 @@ class State:
         skew: timedelta = timedelta(minutes=5),
     ) -> None:
         self._clock = clock
+        self._is_corrected = False
         with ExitStack() as stack:
             self.log: Log = stack.enter_context(
                 closing(open_log(log or home / "log.db", log_access))
@@ -74,6 +75,35 @@ class State:
         if view.tail is None:
             return view
         return replace(view, exchanges={**self._declared(kind), **view.exchanges})
+
+    def corrections(self, *, as_of: str | None = None, pin: Pin | None = None) -> View | None:
+        """The corrections of trades, at the same moment as these: as of a past one, at a `pin`, or
+        now with the tail. None where there was none yet.
+        """
+        if pin is not None and not pin.sequence and not pin.ranges:
+            return None
+        if not self._is_corrected:
+            there = self.lake.has("corrections") and self.lake.table("corrections").snapshot()
+            if not (there and there.sequence) and not self._topics_of("corrections"):
+                return None
+            self._is_corrected = True
+        page = None if pin is None else Page(pin, ())
+        if as_of is None:
+            return self.view("corrections", page=page)
+        try:
+            commit = self._commit("corrections", as_of, zones_of="trades")
+        except NotFound:
+            return None
+        snapshot = self.lake.table("corrections").snapshot()
+        return self._history(snapshot, pin or Pin(commit))
+
+    def known_at(self, kind: str, text: str) -> datetime:
+        """The time that is meant by which records of this kind were known.
+
+        Raises `BadInput` for text that is none, or that is yet to come.
+        """
+        check_text("a time", text)
+        return self._past(kind, parse_when(text, self._clock()), text)
 
     def views(self, *, as_of: str | None = None) -> dict[str, View]:
         """A view of each kind that there is anything of; as of a moment, of those that had begun.
@@ -115,31 +145,47 @@ class State:
         plain = [f.with_type(f.type.value_type) if _coded(f) else f for f in schema]
         return rows.select(schema.names).cast(pa.schema(plain))
 
+    def exchange(self, name: str) -> Exchange:
+        """The exchange as it was declared in the log. Raises `NotFound`."""
+        declared = self.log.latest(EXCHANGES_TOPIC)
+        if name not in declared:
+            known = ", ".join(sorted(declared)) or None
+            raise NotFound(f"there is no exchange called {name!r}", expected=known)
+        return Exchange.from_json(declared[name])
+
     def lag_messages(self, views: Iterable[View]) -> int:
         """Messages in the log that no snapshot of these views' tables has committed."""
         lag = 0
         for view in views:
-            for name, partitions in self._topics_of(view.table).items():
+            for name in self._topics_of(view.table):
                 done = view.offsets.get(name, {})
-                for partition in range(partitions):
-                    end = self.log.end_offset(name, partition)
-                    lag += end - done.get(partition, self.log.start_offset(name, partition))
+                for partition, end in enumerate(self.log.end_offsets(name)):
+                    first = done.get(partition)
+                    lag += end - (
+                        self.log.start_offset(name, partition) if first is None else first
+                    )
         return lag
+
+    def levels(self) -> list[WriterLevel]:
+        """How overloaded each writer that runs is."""
+        return levels(self.log, self._clock())
 
     def _topics_of(self, kind: str) -> dict[str, int]:
         """The log's topics of a kind, and how many partitions each has."""
         parsed = {name: (Topic.parse(name), count) for name, count in self.log.topics().items()}
         return {n: count for n, (topic, count) in parsed.items() if topic and topic.kind == kind}
 
-    def _commit(self, kind: str, as_of: str) -> int:
-        """The commit of a time, a tag or a snapshot id."""
+    def _commit(self, kind: str, as_of: str, zones_of: str | None = None) -> int:
+        """The commit of a time, a tag or a snapshot id; a date is read in the zone of the exchanges
+        that have records of kind `zones_of`.
+        """
         check_text("an as-of time", as_of)
         if as_of.isdecimal() and int(as_of) >= 2**63:
             raise NotFound(
                 f"there is no snapshot {as_of}", hint="`snapshots` lists those there are"
             )
         try:
-            return self.lake.resolve_as_of(kind, self._moment(kind, as_of))
+            return self.lake.resolve_as_of(kind, self._moment(zones_of or kind, as_of))
         except OverflowError as error:
             raise BadInput(
                 f"{as_of!r} is no time that can be", expected="2014-03-10T23:00:00Z"
@@ -152,17 +198,21 @@ class State:
         except BadInput:
             # Whether it is a tag is for the lake to say.
             return as_of
+        return self._past(kind, when, as_of)
+
+    def _past(self, kind: str, when: datetime | date, text: str) -> datetime:
+        """The time that has been, a date being the midnight at the exchange of such records."""
         if not isinstance(when, datetime):
             zones = {e.zone for e in self.lake.table(kind).snapshot().exchanges.values()}
             if len(zones) != 1:
                 raise BadInput(
-                    f"{as_of} begins at different times at different exchanges",
-                    expected=f"a time with a zone, such as {as_of}T00:00:00Z",
+                    f"{text} begins at different times at different exchanges",
+                    expected=f"a time with a zone, such as {text}T00:00:00Z",
                 )
             when = datetime.combine(when, time(), ZoneInfo(zones.pop()))
         if when > self._clock():
             raise BadInput(
-                f"{as_of} is yet to come: what K2 will hold by then is not known",
+                f"{text} is yet to come: what K2 will hold by then is not known",
                 hint="without it, the answer is the newest",
             )
         return when
@@ -181,6 +231,7 @@ class State:
             offsets={topic: of.next_offset for topic, of in snapshot.offsets.items()},
             exchanges=snapshot.exchanges,
             pin=pin,
+            shed=sum(each.records for each in snapshot.shed),
             # Asked after the snapshot was taken: a schema added meanwhile costs time, no more.
             evolved=len(self.lake.table(snapshot.table).head().metadata["schemas"]) > 1,
         )

@@ -4,18 +4,52 @@ A view never changes; everything that a query reads comes from one, so that an a
 tell of the same state.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2.lake import DataFileRef
-from k2.model import Exchange, kinds, latest
-from k2.query.port import LogRange, PartialFile, Pin, Source
+from k2.model import PRICE_TYPE, TIMESTAMP_TYPE, Exchange, kinds, latest
+from k2.query.port import LogRange, PartialFile, Pin, Source, Standing
 from k2.query.zones import EARLIEST, LATEST, from_us, to_us
+
+STANDING: Final = pa.schema(
+    [
+        ("symbol", pa.string()),
+        ("exchange", pa.string()),
+        ("exchange_date", pa.date32()),
+        ("trade_id", pa.string()),
+        ("id_space", pa.string()),
+        ("target_log_id", pa.string()),
+        ("target_partition", pa.int32()),
+        ("target_offset", pa.int64()),
+        ("action", pa.string()),
+        ("timestamp", TIMESTAMP_TYPE),
+        ("price", PRICE_TYPE),
+        ("quantity", PRICE_TYPE),
+        ("corrections", pa.int64()),
+    ]
+)
+"""Columns of what stands: the trade (by its id or its place in the log), the last `action`, when
+that was, price and quantity where they were changed, and how many corrections that follows from.
+"""
+
+NOTHING: Final = STANDING.empty_table()
+
+HISTORY: Final = pa.schema(
+    [
+        ("correction", pa.string()),
+        ("corrected_at", TIMESTAMP_TYPE),
+        ("corrected_price", PRICE_TYPE),
+        ("corrected_quantity", PRICE_TYPE),
+    ]
+)
+"""Columns that a trade has besides, if its history is asked for."""
 
 
 class Index(Protocol):
@@ -43,7 +77,11 @@ class View:
     `sequence` is the commit of the snapshot that was read, `offsets` are those that it has
     committed (exclusive ends, by topic and partition). `tail` holds rows past its offsets, up
     to `ranges`. `pin` narrows the view to an earlier state: only its rows count. `evolved`: some
-    files may lack columns, since they were written before these were added.
+    files may lack columns, since they were written before these were added. `shed`: so many records
+    were left in the log under overload and are not among the rows yet. `corrections` is the state
+    of the corrections that go with these trades, and `standing` what they made of those that were
+    asked for (None: nothing); with `history` trades stay as they were first reported. `known_at`
+    narrows the view to what was known by then.
     """
 
     table: str
@@ -59,11 +97,21 @@ class View:
     exchanges: Mapping[str, Exchange] = field(default_factory=dict)
     pin: Pin | None = None
     evolved: bool = True
+    shed: int = 0
+    corrections: "View | None" = None
+    standing: pa.Table | None = None
+    history: bool = False
+    known_at: datetime | None = None
 
     @property
     def pinned(self) -> Pin:
         """What a page token keeps, to see this same state again."""
         return self.pin or Pin(self.sequence, self.ranges)
+
+    @property
+    def shown(self) -> pa.Schema:
+        """The columns that its rows have: with history, what became of each as well."""
+        return pa.unify_schemas([self.columns, HISTORY]) if self.history else self.columns
 
     @property
     def seen(self) -> dict[str, dict[int, int]]:
@@ -114,19 +162,30 @@ class View:
         for file in files:
             rows += file.rows
             if self.pin is None or file.sequence <= self.pin.sequence or self._pure(file):
-                whole.append(file.path)
+                whole.append(file)
             else:
                 partial.append(PartialFile(file.path, file.sequence))
         return Source(
             columns=self.columns,
-            files=tuple(whole),
+            files=tuple(file.path for file in whole),
             partial=tuple(partial),
             pin=self.pin,
             tail=self.tail if self.pin is None or self.pin.ranges else None,
             mixed=self.evolved,
             defaults=_defaults(self.table),
             rows=rows,
+            standing=self._standing(whole),
+            known_at=self.known_at,
         )
+
+    def _standing(self, files: Sequence[DataFileRef]) -> Standing | None:
+        """What corrections made of the rows, and which of these files may hold such rows."""
+        if self.history:
+            table = NOTHING if self.standing is None else self.standing
+            return Standing(table, frozenset(file.path for file in files), history=True)
+        if self.standing is None:
+            return None
+        return Standing(self.standing, _touched(files, self.standing))
 
     def _pure(self, file: DataFileRef) -> bool:
         """Whether the index has told that each row of the file was there by the pinned commit."""
@@ -147,6 +206,30 @@ class View:
                 lows.append(to_us(least.as_py()))
                 highs.append(to_us(greatest.as_py()))
         return (from_us(min(lows)), from_us(max(highs))) if lows else None
+
+
+def _touched(files: Sequence[DataFileRef], standing: pa.Table) -> frozenset[str]:
+    """The files that may hold a trade that was corrected: by their day and their symbols."""
+    pairs = standing.group_by(["exchange_date", "symbol"]).aggregate([]).to_pylist()
+    symbols: dict[date, list[str]] = {}
+    for pair in pairs:
+        symbols.setdefault(pair["exchange_date"], []).append(pair["symbol"])
+    # By their bytes, as the files' bounds are.
+    ordered = {day: sorted(names, key=str.encode) for day, names in symbols.items()}
+    return frozenset(file.path for file in files if _may_hold(file, ordered))
+
+
+def _may_hold(file: DataFileRef, symbols: Mapping[date, Sequence[str]]) -> bool:
+    day = file.exchange_date
+    days: Iterable[Sequence[str]] = symbols.values() if day is None else [symbols.get(day, ())]
+    for names in days:
+        low = (file.min_symbol or "").encode()
+        at = bisect_left(names, low, key=str.encode)
+        if at < len(names) and (
+            file.max_symbol is None or names[at].encode() <= file.max_symbol.encode()
+        ):
+            return True
+    return False
 
 
 def _defaults(table: str) -> dict[str, object]:

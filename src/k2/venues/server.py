@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
@@ -235,27 +236,27 @@ class Server:
 
     def _receive(self, connection: ServerConnection, asked: Asked) -> Response | None:
         """The answer to a request; None lets a client in to talk."""
+        now = self._clock()
         try:
-            return self._respond(asked)
+            answer = self._respond(_to_request(asked), now)
         except Exception as error:
             # The library would answer 500 and say nothing: `close` raises it.
             self._failure = error
             raise
+        return None if answer is None else _response(answer, self._parts.floor.now(now))
 
-    def _respond(self, asked: Asked) -> Response | None:
-        now = self._clock()
+    def _respond(self, request: Request, now: int) -> Answer | None:
         faults, dialect = self._parts.faults, self._parts.dialect
-        request = _to_request(asked)
         if request.headers.get("upgrade", "").lower() != "websocket":
             answer = faults.http_answer(now)
-            return _response(answer or dialect.answer(request, self._parts.floor.now(now)))
+            return answer or dialect.answer(request, self._parts.floor.now(now))
         self._came = [when for when in self._came if now - when < _FIVE_MINUTES] + [now]
         if faults.is_shut(now):
-            return _response(Answer("", 503, {"Retry-After": "1"}))
+            return Answer("", 503, {"Retry-After": "1"})
         if len(self._came) > _MOST_CONNECTIONS:
-            return _response(Answer("", 429, {"Retry-After": "60"}))
+            return Answer("", 429, {"Retry-After": "60"})
         if dialect.open_talk(request, 0) is None:
-            return _response(Answer("", 404))
+            return Answer("", 404)
         return None
 
     async def _hear(self, connection: ServerConnection) -> None:
@@ -315,9 +316,10 @@ def _to_request(asked: Asked) -> Request:
     return Request(parts.path, dict(parse_qsl(parts.query, keep_blank_values=True)), headers)
 
 
-def _response(answer: Answer) -> Response:
+def _response(answer: Answer, now: int) -> Response:
     body = answer.body.encode()
-    usual = {"Content-Type": "application/json", "Connection": "close"}
+    date = formatdate(now / 1e6, usegmt=True)
+    usual = {"Date": date, "Content-Type": "application/json", "Connection": "close"}
     headers = Headers({**usual, **answer.headers, "Content-Length": str(len(body))})
     known = answer.status in {status.value for status in HTTPStatus}
     reason = HTTPStatus(answer.status).phrase if known else ""

@@ -223,6 +223,10 @@ async function state() {
   set("freshness", duration(now.freshness_seconds), "age of the newest record that a query sees");
   set("rows", count(now.rows));
   set("snapshot", String(now.snapshot ?? "–"), "the newest commit");
+  const level = now.level.toLowerCase().replace("_", " ");
+  const waiting = now.shed_waiting ? ` · ${count(now.shed_waiting)} shed` : "";
+  const meaning = "of the writer; records that it sheds wait in the log and come in later";
+  set("level", level + waiting, meaning);
   const audit = now.audit;
   $("audit").className = `badge ${audit.state}`;
   $("audit").textContent = audit.state;

@@ -7,6 +7,7 @@ import click
 
 from k2.cli.options import (
     as_of_option,
+    known_at_option,
     output_options,
     range_options,
     reader_of,
@@ -25,12 +26,14 @@ from k2.settings import Settings
 @click.option("--all-trades", is_flag=True, help="Trades that form no price as well.")
 @click.option("--fill", is_flag=True, help="Intervals without trades too, as empty bars.")
 @as_of_option
+@known_at_option
 @output_options
 @settings_option
 def command(
     settings: Settings,
     output: Output,
     as_of: str | None,
+    as_known_at: str | None,
     symbol: tuple[str, ...],
     interval: str,
     exchange: tuple[str, ...],
@@ -56,6 +59,7 @@ def command(
             fill=fill,
             last=last,
             as_of=as_of,
+            as_known_at=as_known_at,
             timeout=settings.query.timeout.total_seconds(),
         )
         if not answer.table.num_rows:

@@ -1,12 +1,13 @@
 """The log into the tables, each record exactly once."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import click
 
-from k2.cli.options import settings_option
+from k2.cli.options import metrics_option, settings_option
 from k2.cli.show import say
-from k2.cli.stores import opened_stores, stop_on_signals, writer_options
+from k2.cli.stores import opened_stores, stop_on_signals, told_metrics, writer_options
 from k2.settings import Settings
 
 
@@ -19,8 +20,14 @@ from k2.settings import Settings
     metavar="TOPIC[PARTITION]",
     help="Go on behind what the log deleted before it was committed; the gap ledger keeps it.",
 )
+@metrics_option("K2_INGEST_METRICS_PORT")
 @settings_option
-def command(settings: Settings, until_caught_up: bool, accepted: tuple[str, ...]) -> None:
+def command(
+    settings: Settings,
+    until_caught_up: bool,
+    accepted: tuple[str, ...],
+    metrics_port: int | None,
+) -> None:
     """Bring the log's records into the tables until Ctrl-C; what is gathered is committed first.
 
     Killed at any moment, it goes on from the tables' own offsets and repeats nothing. Run it more
@@ -28,12 +35,16 @@ def command(settings: Settings, until_caught_up: bool, accepted: tuple[str, ...]
     beside whoever runs. A partition of which the log lost records stops, and the others go on.
     """
     from k2.ingest import Writer, accept_loss, following, group_of
+    from k2.metrics import WriterMetrics
 
-    options = writer_options(settings)
+    metrics = WriterMetrics(folders={"home": settings.home, "lake": settings.lake.folder})
+    options = replace(writer_options(settings), watch=metrics)
+    port = settings.metrics.ingest_port if metrics_port is None else metrics_port
     with (
         opened_stores(settings) as stores,
         stop_on_signals() as stop,
         following(settings.lake.folder) as is_held,
+        told_metrics(metrics.registry, settings.metrics.host, port),
     ):
         for place in accepted:
             lost = accept_loss(stores.log, stores.lake, place, datetime.now(UTC))

@@ -11,17 +11,20 @@ from k2.cli.show import Output, say
 from k2.cli.stores import opened_stores, stop_on_signals, writer_options
 from k2.settings import Settings
 
-KINDS = ("trades", "quotes", "instruments", "dividends", "splits")
+KINDS = ("trades", "quotes", "corrections", "instruments", "dividends", "splits")
 
 
 @click.command("load")
 @click.argument("file", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--kind", required=True, type=click.Choice(KINDS), help="What the records are.")
+@click.option(
+    "--kind",
+    type=click.Choice(KINDS),
+    help="What the records are; of a .dbn file all that it holds, if left out.",
+)
 @click.option(
     "--mapping",
-    required=True,
     metavar="NAME|FILE.toml",
-    help="What the columns mean: a built-in mapping such as asx, or a file.",
+    help="What the columns mean: a built-in mapping such as asx, or a file; .dbn needs none.",
 )
 @click.option("--symbol", metavar="NAME", help="Of every record, where the file does not say.")
 @click.option("--exchange", metavar="NAME", help="In place of the mapping's.")
@@ -38,17 +41,18 @@ def command(
     settings: Settings,
     output: Output,
     file: tuple[Path, ...],
-    kind: str,
-    mapping: str,
+    kind: str | None,
+    mapping: str | None,
     symbol: str | None,
     exchange: str | None,
     instruments: Path | None,
     strict: bool,
 ) -> int:
-    """Load FILE… (plain, .gz, .zip, .zst) and tell the fate of its records.
+    """Load FILE… (delimited text or .dbn; plain, .gz, .zip, .zst) and tell its records' fates.
 
-    A line that cannot be read is rejected and kept whole; the rest goes on. Loading a file again,
-    or a mended copy of it, doubles nothing.
+    A record that cannot be read is rejected and kept whole; the rest goes on. Loading a file again,
+    or a mended copy of it, doubles nothing. If FILE.CHECKSUM lies beside FILE, its SHA-256 is
+    verified first.
     """
     import pyarrow as pa
 
@@ -60,7 +64,7 @@ def command(
     with opened_stores(settings) as stores, stop_on_signals() as stop:
         done = load(file, asked, stores, settings.log.partitions, writer_options(settings), stop)
         stopped = stop()
-    counts = {
+    counts: dict[str, object] = {
         "read": done.read,
         "committed": done.fates.committed,
         "duplicate": done.fates.duplicate,
@@ -68,11 +72,19 @@ def command(
         "seconds": round(time.monotonic() - began, 3),
     }
     table = pa.table({name: [value] for name, value in counts.items()})
+    if done.fates.shed:
+        counts["shed"] = done.fates.shed
+    if done.verified:
+        counts["verified"] = done.verified
     output.write(Answer(table, {"rows": 1}), document=counts)
+    for name in done.verified:
+        say(f"{name}: SHA-256 verified")
     for line in done.refused:
         say(line)
     if done.fates.rejected:
         say("they are kept whole: `k2 rejected` shows them; mend the file and load it again")
+    if done.fates.shed:
+        say(f"{done.fates.shed:,} are shed, as writers are overloaded: they come in by themselves")
     if stopped:
         say("stopped: load the same again to go on, nothing is doubled")
         return INTERRUPTED

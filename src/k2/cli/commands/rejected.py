@@ -1,10 +1,8 @@
 """Records that could not be taken: why, and where they stand."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import click
-
-from k2.cli.ledgers import ledger_command
+from k2.cli.ledgers import ledger_group
 from k2.cli.options import need_home, output_options, settings_option
 from k2.cli.show import Output
 from k2.cli.stores import opened_stores
@@ -27,27 +25,11 @@ def _placed(table: "pa.Table") -> "pa.Table":
     return table.append_column("place", pc.coalesce(joined(":", "file", "line"), in_log))
 
 
-_listing = ledger_command(
+command = ledger_group(
     "rejected",
     "The newest records that were rejected: why, where they came from and stand in the log.",
     ["kind", "exchange", "place", "column", "reason", "expected", "raw"],
     _placed,
-)
-
-
-@click.pass_context
-def _list(context: click.Context, /, **arguments: Any) -> object:
-    if context.invoked_subcommand is not None:
-        return None
-    return context.invoke(_listing, **arguments)
-
-
-command = click.Group(
-    "rejected",
-    callback=_list,
-    params=_listing.params,
-    help=_listing.help,
-    invoke_without_command=True,
 )
 
 

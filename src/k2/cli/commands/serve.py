@@ -16,8 +16,9 @@ from k2.settings import Settings
 @settings_option
 def command(settings: Settings, host: str | None, port: int | None) -> None:
     """Serve the HTTP interface and the page until Ctrl-C."""
-    from k2.api import Limits, Server, check_host, create_app
+    from k2.api import Entry, Limits, Server, check_host, create_app
     from k2.ingest import audit
+    from k2.log import Producer
 
     host = host or settings.serve.host
     check_host(host)
@@ -26,6 +27,9 @@ def command(settings: Settings, host: str | None, port: int | None) -> None:
             reader,
             lambda: audit(stores.log, stores.lake).to_dict(),
             limits=Limits(query_seconds=settings.query.timeout.total_seconds()),
+            entry=Entry(
+                Producer(stores.log, stores.registry, settings.log.partitions), settings.clock_skew
+            ),
         )
         server = Server(app, host, settings.serve.port if port is None else port)
         say(f"K2 listens at {server.url}")

@@ -5,7 +5,7 @@ from typing import Final
 
 import click
 
-from k2.cli.options import as_of_option, output_options, reader_of, settings_option
+from k2.cli.options import as_of_option, known_at_option, output_options, reader_of, settings_option
 from k2.cli.show import Output, say
 from k2.settings import Settings
 
@@ -17,10 +17,16 @@ TABLE_ROWS: Final = 1000
 @click.argument("text", metavar="SELECT")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N rows.")
 @as_of_option
+@known_at_option
 @output_options
 @settings_option
 def command(
-    settings: Settings, output: Output, as_of: str | None, text: str, limit: int | None
+    settings: Settings,
+    output: Output,
+    as_of: str | None,
+    as_known_at: str | None,
+    text: str,
+    limit: int | None,
 ) -> None:
     """The answer of one SELECT over trades, quotes, instruments and the ledgers.
 
@@ -31,7 +37,11 @@ def command(
     most = TABLE_ROWS if output.is_table and limit is None else limit
     with reader_of(settings) as reader:
         answer = reader.sql(
-            text, limit=most, as_of=as_of, timeout=settings.query.timeout.total_seconds()
+            text,
+            limit=most,
+            as_of=as_of,
+            as_known_at=as_known_at,
+            timeout=settings.query.timeout.total_seconds(),
         )
     output.write(answer, limit=most)
     if limit is None and answer.table.num_rows == most:

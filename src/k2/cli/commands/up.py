@@ -1,4 +1,4 @@
-"""Feeds, writer and server as the settings name them, supervised, until Ctrl-C."""
+"""Feeds, writers and server as the settings name them, supervised, until Ctrl-C."""
 
 import os
 import threading
@@ -19,12 +19,15 @@ from k2.settings import Settings
 def command(settings: Settings, feeds: tuple[str, ...]) -> int:
     """Run every part as a process of its own and start again what dies, until Ctrl-C.
 
-    The feeds are those of K2_FEEDS or --feed; without any, writer and server run alone.
+    The feeds are those of K2_FEEDS or --feed; without any, writers and server run alone.
+    K2_WRITERS says how many writers share the work.
     """
     feeds = feeds or settings.feeds
     if not feeds:
-        say("no feed is set (K2_FEEDS): writer and server run alone")
+        say("no feed is set (K2_FEEDS): writers and server run alone")
     host, port = settings.serve.host, settings.serve.port
+    writers = "the writer" if settings.writers == 1 else f"{settings.writers} writers"
+    say(f"starting {len(feeds)} feeds, {writers} and the server")
     # Else somebody else's server would be taken for this one.
     check_port(host, port)
     ended = threading.Event()
@@ -37,7 +40,7 @@ def command(settings: Settings, feeds: tuple[str, ...]) -> int:
     with stop_on_signals() as stop:
         teller.start()
         try:
-            parts = parts_of(settings.home, feeds, host, port)
+            parts = parts_of(settings, feeds, port)
             return Supervisor(parts, say, os.environ).run(stop)
         finally:
             ended.set()

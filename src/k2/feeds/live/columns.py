@@ -20,6 +20,8 @@ from k2.model import DICTIONARY_TYPE, TIMESTAMP_TYPE, latest
 
 Mask = npt.NDArray[np.bool_]
 
+REASON_LENGTH: Final = 500
+"""So much is told of what is wrong with a record; the record itself is kept whole."""
 _ONE: Final = Decimal(1)
 
 
@@ -204,8 +206,8 @@ def _thousandth(nanos: int | None) -> int | None:
 
 
 def _clean(reason: str) -> str:
-    """Without what cannot be encoded: a reason may quote half a character."""
-    return reason.encode("utf-8", "replace").decode()
+    """Short, and without what cannot be encoded: a reason may quote half a character."""
+    return reason[:REASON_LENGTH].encode("utf-8", "replace").decode()
 
 
 def _table(kind: str, columns: dict[str, Any], good: Mask | None = None) -> pa.Table:

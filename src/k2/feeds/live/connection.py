@@ -147,7 +147,9 @@ class Connection:
 
     def _check_silence(self, now: float, heard: float, began: float) -> None:
         if self._pending and now - began > _ANSWER_SECONDS:
-            raise _Failed(f"no acknowledgement of {', '.join(sorted(self._pending)[:3])}")
+            raise _Failed(
+                f"the venue did not answer subscription {', '.join(sorted(self._pending)[:3])}"
+            )
         if self._limits.silence is not None and now - heard > self._limits.silence:
             raise _Failed(f"the venue is silent for {now - heard:.0f} s")
 

@@ -105,6 +105,10 @@ class LiveFeed:
         start = from_json(position)
         self.name = name
         self.exchanges: Sequence[Exchange] = (venue.exchange,)
+        self.rest = venue.rest
+        """Where the venue's REST interface is."""
+        self.sockets: Sequence[str] = [plan.url for plan in venue.plans()]
+        """Where its connections lead."""
         self._venue = venue
         self._asked = asked
         self._symbols = frozenset(asked.symbols)
@@ -157,7 +161,7 @@ class LiveFeed:
         return Position(self._trades.position(), self._quotes.position()).to_json()
 
     def health(self) -> Health:
-        """How it fares now."""
+        """How it fares now. May be asked from any thread."""
         return Health(
             len(self._links),
             sum(link.connected for link in self._links),

@@ -97,6 +97,8 @@ class History:
         self._closing = threading.Event()
         self._next_request = -math.inf
         self._told: str | None = None
+        self.away_since: float | None = None
+        """Monotonic time since which the venue gives no answer at all; None while it does."""
         self._thread = threading.Thread(target=self._run, name="venue-history", daemon=True)
         self._thread.start()
 
@@ -172,10 +174,12 @@ class History:
             try:
                 answer = self._client.get(path, params=asked, headers=headers)
             except httpx.RequestError as error:
+                self.away_since = self.away_since or time.monotonic()
                 self._tell(f"{self._venue.rest} is away: {error or type(error).__name__}")
                 failures += 1
                 self._back_off(failures)
                 continue
+            self.away_since = None
             status = answer.status_code
             if status == 200:
                 self._told = None

@@ -13,9 +13,10 @@ KINDS: Final = ("trades", "quotes")
 SIDES: Final = ("maker", "taker")
 MOST_SYMBOLS: Final = 5_000
 
-_OPTIONS: Final = (
+OPTIONS: Final = (
     *("ws", "rest", "kinds", "stale", "lifetime", "side", "books", "first", "last", "since"),
 )
+"""Names of a live feed's options, which docs/venues.md explains."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ def parse(venue: str, rest: str, symbol: str) -> Asked:
         ) from error
     given = dict(pairs)
     for name in given:
-        if name not in _OPTIONS:
-            raise BadInput(f"{venue} has no option {name!r}", expected=", ".join(_OPTIONS))
+        if name not in OPTIONS:
+            raise BadInput(f"{venue} has no option {name!r}", expected=", ".join(OPTIONS))
     if len(given) < len(pairs):
         raise BadInput(f"an option of {venue} is given twice", found=query)
     return Asked(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from k2.feeds.live.columns import Gap
-from k2.feeds.live.venue import Frame, Quote
+from k2.feeds.live.venue import FEED_DOWN, Frame, Quote
 
 MOST_SEEN: Final = 2_000
 """So many numbers of a symbol's quotes are remembered, to know those that come twice."""
@@ -42,7 +42,7 @@ class Quotes:
     def __init__(self, symbols: Sequence[str], position: Mapping[str, int], numbered: bool) -> None:
         self._numbered = numbered
         self._symbols = {
-            name: _Symbol(position.get(name, 0), "disconnect" if name in position else None)
+            name: _Symbol(position.get(name, 0), FEED_DOWN if name in position else None)
             for name in symbols
         }
 

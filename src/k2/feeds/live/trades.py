@@ -12,7 +12,7 @@ from k2.feeds.live.columns import Gap
 from k2.feeds.live.history import Done, Job, Look, Newest
 from k2.feeds.live.holes import Hole, Ids
 from k2.feeds.live.position import Had
-from k2.feeds.live.venue import Frame, Trade
+from k2.feeds.live.venue import FEED_DOWN, Frame, Trade
 
 GRACE: Final = 0.5
 """Seconds that a hole of a live stream waits for what is only out of order."""
@@ -30,7 +30,10 @@ class _Symbol:
     time: int
     """Time of the last trade before the first hole, nanoseconds UTC; 0: not known."""
     interrupted: str | None = None
-    """The cause of the next hole: the stream was cut since the last trade."""
+    """The cause of the next hole: the stream was cut, and no trade since was the one that follows
+    on what was had (a venue's history may lag behind its stream)."""
+    missed: bool = False
+    """The stream was cut, and the venue's history was not asked yet what it had meanwhile."""
     cause: str = "unknown"
     ask_at: float | None = None
     job: Job | None = None
@@ -56,7 +59,7 @@ class Trades:
             self._symbols[name] = (
                 _Symbol(Ids(), 0)
                 if had is None
-                else _Symbol(Ids(had.last, had.beyond), had.time, "disconnect")
+                else _Symbol(Ids(had.last, had.beyond), had.time, FEED_DOWN, missed=True)
             )
 
     def take(
@@ -76,13 +79,15 @@ class Trades:
                     symbol.behind[row.trade_id] = row.timestamp
                 if frame.connection:
                     symbol.heard = now
+                    if symbol.ids.whole:
+                        symbol.interrupted = None
         return new, new_frames
 
     def ready(self, symbols: Sequence[str]) -> Iterator[Look]:
         """Their stream is connected: see what was missed meanwhile."""
         for name in symbols:
             symbol = self._symbols[name]
-            if symbol.interrupted and symbol.ids.last is not None and not symbol.looking:
+            if symbol.missed and symbol.ids.last is not None and not symbol.looking:
                 symbol.looking = True
                 yield Look(name)
 
@@ -90,6 +95,7 @@ class Trades:
         """Their stream was cut."""
         for name in symbols:
             self._symbols[name].interrupted = cause
+            self._symbols[name].missed = True
 
     def questions(self, now: float) -> Iterator[Job | Look]:
         """What is to be asked of the venue's history now."""
@@ -156,10 +162,9 @@ class Trades:
         symbol.looking = False
         if found.trade_id is None:
             return
-        symbol.doubted = found.trade_id > symbol.ids.highest and symbol.interrupted is None
+        symbol.doubted = found.trade_id > symbol.ids.highest and not symbol.missed
+        symbol.missed = False
         symbol.ids.expect(found.trade_id)
-        if symbol.ids.whole:
-            symbol.interrupted = None
 
     def cut(self) -> list[str]:
         """Symbols whose stream, connected as it is, no longer brings their trades; told once."""
@@ -182,3 +187,8 @@ class Trades:
     def open_holes(self) -> int:
         """How many holes there are."""
         return sum(len(symbol.ids.holes()) for symbol in self._symbols.values())
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether a question about a hole is not answered to its end."""
+        return any(symbol.job is not None for symbol in self._symbols.values())

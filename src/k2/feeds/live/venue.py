@@ -16,13 +16,21 @@ import orjson
 
 from k2.model import Exchange
 
-UNREADABLE: Final = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError)
+UNREADABLE: Final = (
+    *(KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError),
+    # A value nested a thousand deep is JSON, and Python cannot even print it.
+    RecursionError,
+)
 """What reading a message of an unexpected shape raises."""
 
 LOST: Final = "lost"
 LEAVING: Final = "leaving"
 MAINTENANCE: Final = "maintenance"
 ONLINE: Final = "online"
+
+FEED_DOWN: Final = "feed down"
+"""The cause of what is missing because nobody followed the venue, before a feed was started again;
+"disconnect" is that of a connection which ended while it did."""
 
 MOST_ID: Final = 2**63 - 1
 

@@ -1,7 +1,9 @@
-"""A file's content: plain, or out of gzip, zip or Zstandard."""
+"""A file's content: plain, or out of gzip, zip or Zstandard; and positions in it."""
 
 import gzip
+import hashlib
 import os
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -96,3 +98,58 @@ class Bytes:
         for opened in (self._stream, getattr(self, "_file", None)):
             if opened is not None:
                 opened.close()
+
+
+def verify(path: Path) -> bool:
+    """Whether a file's SHA-256 is the one that `<its name>.CHECKSUM` beside it tells; False where
+    no such file is. Raises `BadInput` with both where they differ.
+    """
+    beside = path.with_name(f"{path.name}.CHECKSUM")
+    try:
+        told = beside.read_bytes()[:4096].decode("latin-1").split()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise BadInput(
+            f"the checksum cannot be read: {error.strerror}", place=str(beside)
+        ) from error
+    if not told or not re.fullmatch(r"[0-9a-fA-F]{64}", told[0]):
+        raise BadInput(
+            "this is no SHA-256 checksum", place=str(beside), expected="64 hexadecimal digits"
+        )
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise Unavailable(f"reading failed: {error.strerror}", place=str(path)) from error
+    if found != told[0].lower():
+        raise BadInput(
+            f"the file is not the one that {beside.name} was made for",
+            place=str(path),
+            found=f"SHA-256 {found}",
+            expected=f"SHA-256 {told[0].lower()}",
+            hint="fetch both again: archives are replaced at times; nothing of it was read",
+        )
+    return True
+
+
+def print_of(path: Path) -> str:
+    """What tells one state of a file from another."""
+    found = path.stat()
+    return f"{found.st_size}-{found.st_mtime_ns}"
+
+
+def place_of(position: str | None, what: str, print_: str) -> int:
+    """The number of the line or record (`what`) after which reading goes on, from `<what> 12 of
+    3456-789`; 0, the start, if the file is not as it was. Raises `BadInput` for another text.
+    """
+    if position is None:
+        return 0
+    match = re.fullmatch(rf"{what} ([0-9]+) of ([0-9]+-[0-9]+)", position)
+    if match is None:
+        raise BadInput(
+            "this is no position in such a file",
+            found=position,
+            expected=f"what the feed gave, `{what} 12 of 3456-789`",
+        )
+    return int(match[1]) if match[2] == print_ else 0

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from k2.feeds.mapped import times, values, zone
 from k2.feeds.mapped.values import Fault
-from k2.feeds.mapping import SIDES, Layout, Source
+from k2.feeds.mapping import ACTIONS, SIDES, Layout, Source
 from k2.model import DICTIONARY_TYPE, TIMESTAMP_TYPE, Exchange, latest
 
 Mask = npt.NDArray[np.bool_]
@@ -135,6 +135,8 @@ def _field(
     if source.separator is not None:
         text = values.to_codes(text, source.separator)
     known, otherwise, why = source.values, source.otherwise, "is unknown here"
+    if name == "action" and known is None:
+        known = {action.lower(): action for action in ACTIONS}
     if source.lookup:
         known, why = context.symbols, f"stands for no symbol, or several, in {context.symbols_file}"
     found, wrong = values.to_texts(text, absent, column, known, otherwise, why)
@@ -234,7 +236,11 @@ def _id_space(columns: dict[str, pa.Array], n: int, context: Context) -> pa.Arra
     """The layout's text, or the exchange's date where numbers restart daily."""
     if context.layout.id_space != "exchange_date":
         return constant(context.layout.id_space, n)
-    utc = columns["timestamp"].fill_null(0).cast(pa.int64()).to_numpy()
+    when = columns["timestamp"]
+    if "target_timestamp" in columns:
+        # The ids are those of the trades that are corrected.
+        when = pc.coalesce(columns["target_timestamp"], when)
+    utc = when.fill_null(0).cast(pa.int64()).to_numpy()
     roll = int(context.exchange.day_roll.total_seconds()) * 1_000_000
     days = zone.to_local(utc + roll, context.exchange.zone) // DAY_MICROS
     dates = pa.array(days.astype(np.int32)).cast(pa.date32()).dictionary_encode()

@@ -5,9 +5,10 @@ Knows no messages. Names of topics are K2's everywhere but in `physical`.
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
@@ -37,6 +38,19 @@ _FRESH_SECONDS: Final = 1.0
 
 _ATTEMPT_SECONDS: Final = 2.0
 _LARGEST_MESSAGE: Final = 16 << 20
+
+_STALE: Final = frozenset(
+    {
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+    }
+)
+"""What a broker says to whoever takes another for the leader, or it for one."""
+
+_NONE_SO_LATE: Final = -1
+"""In the place of an offset: no message is of that time or later."""
 
 _COMPRESSIONS: Final = ("none", "gzip", "snappy", "lz4", "zstd")
 _MECHANISMS: Final = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
@@ -70,10 +84,10 @@ def to_place(rest: str) -> Place:
         raise BadInput("no address of a broker", place=place, expected="HOST:PORT[,HOST:PORT…]")
     found: dict[str, Any] = {}
     for name, text in parse_qsl(query, keep_blank_values=True):
-        if name not in _OPTIONS:
-            expected = ", ".join(_OPTIONS)
+        if name not in OPTIONS:
+            expected = ", ".join(OPTIONS)
             raise BadInput(f"there is no option {name!r}", place=place, expected=expected)
-        read, expected = _OPTIONS[name]
+        read, expected = OPTIONS[name]
         try:
             found[name] = read(text)
         except ValueError as error:
@@ -114,13 +128,14 @@ def _timeout(text: str) -> float:
     return float(text)
 
 
-_OPTIONS: Final[Mapping[str, tuple[Callable[[str], Any], str]]] = {
+OPTIONS: Final[Mapping[str, tuple[Callable[[str], Any], str]]] = {
     "replication": (_replication, "a number of copies, such as 3"),
     "compression": (_one_of(_COMPRESSIONS), ", ".join(_COMPRESSIONS)),
     "prefix": (_prefix, "letters, digits, '.', '_' and '-'"),
     "mechanism": (_one_of(_MECHANISMS), ", ".join(_MECHANISMS)),
     "timeout": (_timeout, "seconds, from 1 to 600"),
 }
+"""Each option of a place: how its text is read, and what is expected."""
 
 
 class Cluster:
@@ -222,7 +237,16 @@ class Cluster:
                 told = translate(found, place, self.reason(began))
                 if not isinstance(told, Unavailable) or left <= 0:
                     raise told from error
+                if found.code() in _STALE:
+                    self._learn_anew()
             time.sleep(0.05)
+
+    def _learn_anew(self) -> None:
+        """Have the client ask who leads: by itself it goes on for minutes by what it knew before a
+        broker was restarted.
+        """
+        with suppress(KafkaException):
+            self.admin.list_topics(timeout=_ATTEMPT_SECONDS)
 
     def topics(self) -> Mapping[str, int]:
         """Topics of records and their partition counts, at most a second old."""
@@ -288,10 +312,10 @@ class Cluster:
                 raise translate(KafkaError(KafkaError._TIMED_OUT), f"topic {topic}")
             time.sleep(0.02)
 
-    def identity(self, topic: str) -> str:
+    def identity(self, topic: str, *, fresh: bool = False) -> str:
         """Kafka's topic id, at most a second old."""
         asked, found = self._identities.get(topic, (-_FRESH_SECONDS, ""))
-        if not _old(asked):
+        if not fresh and not _old(asked):
             return found
         name = self.physical(topic)
 
@@ -312,6 +336,13 @@ class Cluster:
         """End of what is committed: no open transaction lies before it."""
         return self._offset(topic, partition, OffsetSpec.latest())  # type: ignore[no-untyped-call]
 
+    def ends(self, topic: str) -> list[int]:
+        """The end of each partition, by one question for all of them."""
+        self.check(topic, 0)
+        every = range(self.partitions(topic))
+        spec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        return self._offsets(topic, every, spec, f"topic {topic}")
+
     def offset_at(self, topic: str, partition: int, milliseconds: int) -> int | None:
         """First offset with this time of Unix or a later one; None if there is none."""
         found = self._offset(topic, partition, OffsetSpec.for_timestamp(milliseconds))
@@ -319,17 +350,27 @@ class Cluster:
 
     def _offset(self, topic: str, partition: int, spec: OffsetSpec) -> int:
         self.check(topic, partition)
-        at = TopicPartition(self.physical(topic), partition)
+        place = f"topic {topic}, partition {partition}"
+        return self._offsets(topic, [partition], spec, place)[0]
 
-        def find(admin: AdminClient, wait: float) -> int:
+    def _offsets(
+        self, topic: str, partitions: Sequence[int], spec: OffsetSpec, place: str
+    ) -> list[int]:
+        places = [TopicPartition(self.physical(topic), partition) for partition in partitions]
+
+        def find(admin: AdminClient, wait: float) -> list[int]:
             found = admin.list_offsets(
-                {at: spec},
+                dict.fromkeys(places, spec),
                 isolation_level=IsolationLevel.READ_COMMITTED,
                 request_timeout=wait,
             )
-            return int(_result(found[at], wait).offset)
+            offsets = [int(_result(found[at], wait).offset) for at in places]
+            if min(offsets) < _NONE_SO_LATE:
+                # Said without an error while a partition gets a leader again.
+                raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
+            return offsets
 
-        return self.ask(find, f"topic {topic}, partition {partition}")
+        return self.ask(find, place)
 
     def trim(self, topic: str, partition: int, before: int) -> int:
         """Delete what lies before the offset; the first offset that is left."""

@@ -1,10 +1,9 @@
-"""Reading one partition: messages in, columns out.
+"""A place in one partition, and the messages from there on.
 
 The client fetches ahead in the background; reading on costs no question, reading elsewhere begins
 anew. What is aborted, or only the broker's own marks, never comes: it is a jump of offsets.
 """
 
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,26 +11,20 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from k2.errors import NotFound, Unavailable
 from k2.log.kafka.cluster import Cluster
 from k2.log.kafka.collector import held_off
-from k2.log.kafka.errors import cause, is_final, translate
-from k2.log.port import Batch
+from k2.log.kafka.errors import cause, is_final, is_gone, translate
 from k2.log.reading import place_of
-from k2.log.wire import from_wire
 
 _PREFETCH_KBYTES: Final = 32 << 10
 _FETCH_BYTES: Final = 4 << 20
-_CHUNK_MESSAGES: Final = 20_000
-_FIRST_GUESS_BYTES: Final = 200
 _WAIT_SECONDS: Final = 0.2
 _AGAIN_SECONDS: Final = 0.05
-_NOWHERE: Final = -1
-_COLUMN_BYTES: Final = 1 << 30
-"""Most that goes into one column: its offsets are 32 bits wide."""
+NOWHERE: Final = -1
+"""The next offset of a cursor that has to be sent somewhere first."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +37,16 @@ class Taken:
 
 
 class Cursor:
-    """A place in one partition. One thread at a time has it, by `lock`."""
+    """A place in one partition. One thread at a time."""
 
     def __init__(self, cluster: Cluster, topic: str, partition: int) -> None:
-        self.lock = threading.Lock()
         self._cluster = cluster
         self._topic = topic
         self._partition = partition
         self._physical = cluster.physical(topic)
         self._place = f"topic {topic}, partition {partition}"
-        self.next_offset = _NOWHERE
-        self._message_bytes = float(_FIRST_GUESS_BYTES)
-        settings = cluster.settings(
+        self.next_offset = NOWHERE
+        self._settings = cluster.settings(
             group_id="k2",  # the client insists on one; nothing is ever committed to it
             enable_auto_commit=False,
             enable_auto_offset_store=False,
@@ -72,37 +63,14 @@ class Cursor:
             # Whoever reads elsewhere waits for the question that is under way at the end.
             fetch_wait_max_ms=100,
         )
-        try:
-            self._consumer: Consumer = Consumer(settings)
-        except KafkaException as error:
-            raise translate(cause(error), str(cluster.place)) from error
+        self._consumer = self._open()
+        self._identity = ""
 
-    def read(self, offset: int, max_bytes: int) -> list[Batch]:
-        """As `Log.read`."""
-        offsets: list[npt.NDArray[np.int64]] = []
-        columns: list[pa.BinaryArray] = []
-        left, reached = min(max_bytes, _COLUMN_BYTES), offset
-        while left > 0:
-            count = int(max(1, min(left / self._message_bytes, _CHUNK_MESSAGES)))
-            taken = self.take(count) if columns else self.begin(offset, count)
-            if taken is None:
-                return []
-            if self.next_offset == _NOWHERE:
-                break
-            reached = self.next_offset
-            offsets.append(taken.offsets)
-            columns.append(pa.array(taken.values, pa.binary()))
-            if taken.values:
-                self._message_bytes = columns[-1].nbytes / len(taken.values)
-            left -= columns[-1].nbytes
-            if len(taken.values) < count:
-                break
-        messages = columns[0] if len(columns) == 1 else pa.concat_arrays(columns)
-        if messages.null_count:
-            messages = messages.fill_null(b"")
-        ids, values = from_wire(messages)
-        every = np.concatenate(offsets)
-        return [Batch(self._topic, self._partition, every, ids, values, reached)]
+    def _open(self) -> Consumer:
+        try:
+            return Consumer(self._settings)
+        except KafkaException as error:
+            raise translate(cause(error), str(self._cluster.place)) from error
 
     def begin(self, offset: int, count: int, *, keys: bool = False) -> Taken | None:
         """Up to `count` messages from `offset` on, or a jump over none; None if the end is there.
@@ -112,7 +80,7 @@ class Cursor:
         patience = time.monotonic() + self._cluster.place.timeout
         if offset == self.next_offset:
             taken = self.take(count, keys=keys)
-            if self.next_offset not in (offset, _NOWHERE):
+            if self.next_offset not in (offset, NOWHERE):
                 return taken
         while True:
             end = self._cluster.end(self._topic, self._partition)
@@ -120,12 +88,22 @@ class Cursor:
                 return None
             if offset != self.next_offset or not 0 <= offset < end:
                 self._check(offset, end)
+                self._look_whose_topic()
                 self._consumer.assign([TopicPartition(self._physical, self._partition, offset)])
                 self.next_offset = offset
             taken = self._wait_for(offset, count, keys, patience)
-            if self.next_offset != _NOWHERE:
+            if self.next_offset != NOWHERE:
                 return taken
             time.sleep(_AGAIN_SECONDS)
+
+    def _look_whose_topic(self) -> None:
+        """Take another client where the topic was made anew: its leader epochs begin again, and to
+        a client that knows the old ones they are news of long ago.
+        """
+        identity = self._cluster.identity(self._topic, fresh=True)
+        if self._identity not in ("", identity):
+            self._begin_anew()
+        self._identity = identity
 
     def _check(self, offset: int, end: int) -> None:
         start = self._cluster.start(self._topic, self._partition)
@@ -146,11 +124,14 @@ class Cursor:
             taken = self.take(count, _WAIT_SECONDS, keys=keys)
             reason = self._cluster.reason(began)
             late = time.monotonic() > patience or (reason is not None and is_final(reason))
-            if self.next_offset not in (offset, _NOWHERE):
+            if self.next_offset not in (offset, NOWHERE):
                 return taken
             if late:
+                self._begin_anew()
                 raise translate(KafkaError(KafkaError._TIMED_OUT), self._place, reason)
-            if self.next_offset == _NOWHERE:
+            if reason is not None and is_gone(reason):
+                self._begin_anew()
+            if self.next_offset == NOWHERE:
                 return taken
 
     def take(self, count: int, wait_seconds: float = 0.0, *, keys: bool = False) -> Taken:
@@ -180,17 +161,23 @@ class Cursor:
                 self.next_offset = max(self.next_offset, event.offset() or 0)
                 continue
             # The client stopped there, perhaps at a topic that was made anew meanwhile: what it
-            # had is left, and it is sent there again once the log was asked.
-            self.forget()
+            # had is left, and another is sent there once the log was asked.
+            self._begin_anew()
             failed = translate(error, self._place, self._cluster.reason(0.0))
             if not isinstance(failed, NotFound | Unavailable):
                 raise failed
             return []
         return [message for message in found if message.error() is None]
 
+    def _begin_anew(self) -> None:
+        """With another client: one that was at a topic while it was deleted may never come back."""
+        self._consumer.close()
+        self._consumer = self._open()
+        self.forget()
+
     def forget(self) -> None:
         """Stand nowhere: what was fetched ahead is of another topic of the same name."""
-        self.next_offset = _NOWHERE
+        self.next_offset = NOWHERE
 
     def close(self) -> None:
         """Let go of the connection."""

@@ -5,9 +5,8 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
 
-from k2.errors import BadInput, Broken, K2Error, NotFound, Refused, Unavailable
-
-_RETRY_AFTER_SECONDS: Final = 1.0
+from k2.errors import BadInput, Broken, K2Error, NotFound, Refused
+from k2.log.causes import Cause, away
 
 _NOT_FOUND: Final = frozenset(
     {
@@ -53,11 +52,20 @@ _BROKEN: Final = frozenset(
 )
 _GIVEN: Final = frozenset({KafkaError._INVALID_ARG, KafkaError._UNKNOWN_PROTOCOL})
 
+_SIGN_IN: Final = Cause(
+    "the broker refuses the name or the password",
+    "mend K2_LOG_USERNAME and K2_LOG_PASSWORD, or the way of signing in: `mechanism` in K2_LOG",
+)
 _NOT_LET_IN: Final = {
-    KafkaError._AUTHENTICATION: "the broker refuses the name or the password",
-    KafkaError.SASL_AUTHENTICATION_FAILED: "the broker refuses the name or the password",
-    KafkaError.UNSUPPORTED_SASL_MECHANISM: "the broker does not know this way of signing in",
-    KafkaError._SSL: "no trusted connection to the broker",
+    KafkaError._AUTHENTICATION: _SIGN_IN,
+    KafkaError.SASL_AUTHENTICATION_FAILED: _SIGN_IN,
+    KafkaError.UNSUPPORTED_SASL_MECHANISM: Cause(
+        "the broker does not know this way of signing in", "`mechanism` in K2_LOG names another"
+    ),
+    KafkaError._SSL: Cause(
+        "no trusted connection to the broker",
+        "K2_LOG_CA names the PEM file of those who vouch for its certificate",
+    ),
 }
 
 
@@ -66,16 +74,24 @@ def is_final(error: KafkaError) -> bool:
     return error.code() in _NOT_LET_IN
 
 
+def is_gone(error: KafkaError) -> bool:
+    """Whether a client says that it is at a place which is not there."""
+    return error.code() in _NOT_FOUND
+
+
 def translate(error: KafkaError, place: str, reason: KafkaError | None = None) -> K2Error:
     """The K2 error that stands for one of Kafka's.
 
     `reason` is what the client told of its connections meanwhile: "timed out" alone says little.
     """
     code = error.code()
-    if reason is not None and is_final(reason):
-        return Refused(_NOT_LET_IN[reason.code()], place=place, found=_text(reason))
-    if is_final(error):
-        return Refused(_NOT_LET_IN[code], place=place, found=_text(error))
+    if code == KafkaError.INVALID_REPLICATION_FACTOR and "fenced" in _text(error):
+        # A broker that was just started, or is too busy to be heard: no fault of the number.
+        return away("Kafka", _text(error), place)
+    for each in (reason, error):
+        if each is not None and is_final(each):
+            why = _NOT_LET_IN[each.code()]
+            return Refused(why.what, place=place, found=_text(each), hint=why.step)
     if code in _NOT_FOUND:
         return NotFound(_text(error), place=place)
     if code in _NOT_ALLOWED:
@@ -88,12 +104,7 @@ def translate(error: KafkaError, place: str, reason: KafkaError | None = None) -
     if code in _GIVEN:
         return BadInput(_text(error), place=place)
     told = _text(reason) if reason is not None else _text(error)
-    return Unavailable(
-        f"Kafka is away: {told}",
-        retry_after=_RETRY_AFTER_SECONDS,
-        place=place,
-        hint="is the address right, and does the broker run?",
-    )
+    return away("Kafka", told, place)
 
 
 def cause(error: KafkaException) -> KafkaError:
@@ -103,6 +114,8 @@ def cause(error: KafkaException) -> KafkaError:
 
 
 def _text(error: KafkaError) -> str:
-    """Its own words, in one line, without the client's notes on its own state."""
+    """Its own words, in one line, without the client's notes on itself."""
     words = " ".join((error.str() or error.name()).split())
-    return re.sub(r" \(after \d+ms in state \w+[^)]*\)", "", words)
+    words = re.sub(r" \(after \d+ms in state .*", "", words)
+    # Its advice names settings of its own.
+    return re.sub(r", verify that ssl\.ca\.location.*", "", words)

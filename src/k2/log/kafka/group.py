@@ -1,6 +1,8 @@
 """A place in a consumer group, which only says whose partition is whose: nothing is ever read."""
 
 import re
+import threading
+import time
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -13,6 +15,9 @@ from k2.model import Topic
 
 _SILENCE_MS: Final = 6_000
 """A member that was not heard of for so long is out: the least that brokers allow by default."""
+
+_LEAVE_SECONDS: Final = 1.0
+_POLL_SECONDS: Final = 0.05
 
 _LOOK_MS: Final = 1_000
 """How often new topics and partitions are looked for."""
@@ -66,8 +71,16 @@ class KafkaMembership:
 
     def leave(self) -> None:
         """Give the partitions back at once."""
+        # Here and not in `close`: there the client may wait for ever for its own answer to this.
+        self._consumer.unsubscribe()
+        patience = time.monotonic() + _LEAVE_SECONDS
+        while self._mine and time.monotonic() < patience:
+            self._consumer.poll(_POLL_SECONDS)
         self._mine.clear()
-        self._consumer.close()
+        # If it does all the same, the group hears no more of this member, which says as much.
+        closing = threading.Thread(target=self._consumer.close, daemon=True)
+        closing.start()
+        closing.join(_SILENCE_MS / 1000)
 
     def _gained(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._mine |= self._places(partitions)

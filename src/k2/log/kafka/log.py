@@ -17,15 +17,15 @@ import pyarrow.compute as pc
 
 from k2.errors import BadInput, Refused
 from k2.log.kafka.cluster import Cluster, to_place
-from k2.log.kafka.cursor import Cursor
 from k2.log.kafka.group import KafkaMembership
 from k2.log.kafka.latest import Latest
+from k2.log.kafka.reader import Reader
 from k2.log.kafka.sender import Parcel, Sender
 from k2.log.port import NOT_WIRE_FORMAT, Access, Append, Batch
 from k2.log.wire import to_wire
 from k2.model import Topic
 
-_CURSORS: Final = 64
+_READERS: Final = 64
 """Partitions that are read ahead at once; the one read longest ago makes room."""
 
 _SAMPLE_BYTES: Final = 1 << 18
@@ -54,7 +54,7 @@ class KafkaLog:
         self._cluster = cluster
         self._sender = Sender(cluster)
         self._lock = threading.Lock()
-        self._cursors: OrderedDict[tuple[str, int], Cursor] = OrderedDict()
+        self._readers: OrderedDict[tuple[str, int], Reader] = OrderedDict()
         self._latest: dict[str, Latest] = {}
 
     def create(self, topic: str, partitions: int) -> None:
@@ -83,9 +83,9 @@ class KafkaLog:
     def read(self, topic: str, partition: int, offset: int, max_bytes: int) -> list[Batch]:
         """What was fetched ahead, or comes by fetching once; at most one batch."""
         self._cluster.check(topic, partition)
-        cursor = self._cursor(topic, partition)
-        with cursor.lock:
-            return cursor.read(offset, max_bytes)
+        reader = self._reader(topic, partition)
+        with reader.lock:
+            return reader.read(offset, max_bytes)
 
     def start_offset(self, topic: str, partition: int) -> int:
         """Offset of the oldest message kept, or the end offset."""
@@ -94,6 +94,10 @@ class KafkaLog:
     def end_offset(self, topic: str, partition: int) -> int:
         """End of what can be read: before it lies no open transaction."""
         return self._cluster.end(topic, partition)
+
+    def end_offsets(self, topic: str) -> Sequence[int]:
+        """The end offset of each partition, by one question to each broker."""
+        return self._cluster.ends(topic)
 
     def offset_at(self, topic: str, partition: int, when: datetime) -> int:
         """First offset appended at or after `when`, in milliseconds of the broker's clock."""
@@ -111,11 +115,11 @@ class KafkaLog:
         kept = self.end_offset(topic, partition) - start
         if kept == 0:
             return 0
-        cursor = Cursor(self._cluster, topic, partition)
+        reader = Reader(self._cluster, topic, partition)
         try:
-            batches = cursor.read(start, _SAMPLE_BYTES)
+            batches = reader.read(start, _SAMPLE_BYTES)
         finally:
-            cursor.close()
+            reader.close()
         sampled = sum(batch.values.nbytes + len(batch.values) for batch in batches)
         covered = max(1, batches[-1].next_offset - start) if batches else 1
         return max(1, sampled * kept // covered)
@@ -150,24 +154,24 @@ class KafkaLog:
         """Let go of every connection."""
         self._sender.close()
         with self._lock:
-            while self._cursors:
-                _close(self._cursors.popitem()[1])
+            while self._readers:
+                _close(self._readers.popitem()[1])
             while self._latest:
                 self._latest.popitem()[1].close()
 
-    def _cursor(self, topic: str, partition: int) -> Cursor:
+    def _reader(self, topic: str, partition: int) -> Reader:
         with self._lock:
-            cursor = self._cursors.pop((topic, partition), None)
-            cursor = cursor or Cursor(self._cluster, topic, partition)
-            self._cursors[topic, partition] = cursor
-            while len(self._cursors) > _CURSORS:
-                _close(self._cursors.popitem(last=False)[1])
-            return cursor
+            reader = self._readers.pop((topic, partition), None)
+            reader = reader or Reader(self._cluster, topic, partition)
+            self._readers[topic, partition] = reader
+            while len(self._readers) > _READERS:
+                _close(self._readers.popitem(last=False)[1])
+            return reader
 
 
-def _close(cursor: Cursor) -> None:
-    with cursor.lock:
-        cursor.close()
+def _close(reader: Reader) -> None:
+    with reader.lock:
+        reader.close()
 
 
 def _to_parcel(append: Append) -> Parcel:

@@ -7,6 +7,7 @@ bounded: whoever appends waits while too much is under way.
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -118,10 +119,26 @@ class Sender:
                     on_delivery=delivery.told,
                 )
             if taken != stop - start:
-                refused = (m["_error"] for m in messages if "_error" in m)
-                raise translate(next(refused), _place(parcel))
+                refused = next(m["_error"] for m in messages if "_error" in m)
+                if taken or not self._learns(producer, parcel, refused, began):
+                    raise translate(refused, _place(parcel))
+                continue
             start = stop
             self._poll(producer, _MESSAGES_UNDER_WAY, began)
+
+    def _learns(
+        self, producer: Producer, parcel: Parcel, refused: KafkaError, began: float
+    ) -> bool:
+        """Whether the client knows less than the cluster, such as of a partition that was added,
+        and has asked for it now.
+        """
+        late = time.monotonic() - began > self._cluster.place.timeout
+        if refused.code() not in (KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC) or late:
+            return False
+        time.sleep(_POLL_SECONDS)
+        with suppress(KafkaException):
+            producer.list_topics(self._cluster.physical(parcel.topic), timeout=_GRACE_SECONDS)
+        return True
 
     def _poll(self, producer: Producer, allowed: int, began: float) -> None:
         """Hear the brokers until at most `allowed` messages are under way."""

@@ -1,158 +1,16 @@
-"""What can be set: one table of every setting, and where its value comes from.
-
-Later sources win: default, then `<home>/k2.toml`, then the environment, then an option. Only the
-entry points read these; everything inside takes plain arguments or one of the groups below.
-"""
+"""Where the settings' values come from, and the groups that they are used in."""
 
 import difflib
-import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from k2.errors import BadInput
-
-FILE_NAME: Final = "k2.toml"
-DEFAULT_HOME: Final = "k2-home"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One line of the table. `name` is that of its environment variable; the file's key is the
-    same in small letters without `K2_`. `default` is text, as one would type it; an empty one
-    means that nothing is set. In any value `{home}` stands for the home folder.
-    """
-
-    name: str
-    kind: str
-    unit: str
-    default: str
-    meaning: str
-
-    @property
-    def key(self) -> str:
-        """Its key in the file."""
-        return self.name.removeprefix("K2_").lower()
-
-
-def _access(room: str, server: str) -> tuple[Setting, ...]:
-    """How a server is signed in to: the same settings for each."""
-    return tuple(
-        Setting(f"K2_{room}_{name}", kind, "", default, meaning.format(server=server))
-        for name, kind, default, meaning in (
-            ("USERNAME", "text", "", "Who signs in to {server}; not set: nobody does."),
-            ("PASSWORD", "secret", "", "The password for {server}; never printed."),
-            ("PASSWORD_FILE", "file", "", "A file that holds the password for {server}."),
-            ("TLS", "switch", "off", "Whether {server} is spoken to by TLS."),
-            ("CA", "file", "", "PEM file of those who may vouch for {server}; means TLS."),
-            ("CERTIFICATE", "file", "", "PEM file of K2's own certificate for {server}."),
-            ("KEY", "file", "", "PEM file of the key of that certificate."),
-        )
-    )
-
-
-SETTINGS: Final[tuple[Setting, ...]] = (
-    Setting(
-        "K2_HOME",
-        "folder",
-        "",
-        DEFAULT_HOME,
-        "Folder of the embedded default: log, registry, tables and the settings file.",
-    ),
-    Setting("K2_LOG", "url", "", "sqlite:{home}/log.db", "The log that records go through."),
-    *_access("LOG", "the log's server"),
-    Setting(
-        "K2_REGISTRY",
-        "url",
-        "",
-        "embedded:{home}/registry.db",
-        "The registry that keeps the schemas of the log's records.",
-    ),
-    *_access("REGISTRY", "the registry's server"),
-    Setting("K2_LAKE", "folder", "", "{home}/lake", "Folder of the tables and their catalog."),
-    Setting(
-        "K2_LOG_PARTITIONS",
-        "count",
-        "",
-        "1",
-        "Partitions of a topic that is made; one that is there keeps its own.",
-    ),
-    Setting(
-        "K2_LOG_RETENTION_DAYS",
-        "days",
-        "days",
-        "90",
-        "How long the log keeps records that are committed.",
-    ),
-    Setting(
-        "K2_LOG_RETENTION_BYTES",
-        "size",
-        "bytes",
-        "",
-        "How much of committed records the log keeps at most; not set: no bound but age.",
-    ),
-    Setting(
-        "K2_LOG_SPOOL_BYTES",
-        "size",
-        "bytes",
-        "10GB",
-        "How much of a feed's records may wait on disk while the log's server is away.",
-    ),
-    Setting(
-        "K2_COMMIT_ROWS", "count", "rows", "500000", "A commit is made once it has as many rows."
-    ),
-    Setting(
-        "K2_COMMIT_BYTES", "size", "bytes", "256MB", "A commit is made once it has as many bytes."
-    ),
-    Setting(
-        "K2_COMMIT_INTERVAL_SECONDS",
-        "seconds",
-        "seconds",
-        "1",
-        "A commit is made at the latest after this time.",
-    ),
-    Setting(
-        "K2_SNAPSHOTS_KEPT",
-        "count",
-        "",
-        "100",
-        "Iceberg snapshots kept of each table, for other engines; K2's time travel needs none.",
-    ),
-    Setting(
-        "K2_CLOCK_SKEW_SECONDS",
-        "seconds",
-        "seconds",
-        "300",
-        "How far a record's timestamp may lie ahead of its ingestion; further on it is rejected.",
-    ),
-    Setting(
-        "K2_FEEDS",
-        "list",
-        "",
-        "",
-        "URLs of the feeds that `k2 up` runs, with spaces between them (in the file: a list).",
-    ),
-    Setting("K2_SERVE_HOST", "text", "", "127.0.0.1", "Address that the server listens at."),
-    Setting("K2_SERVE_PORT", "port", "", "8642", "Port that the server listens at."),
-    Setting(
-        "K2_QUERY_TIMEOUT_SECONDS",
-        "seconds",
-        "seconds",
-        "30",
-        "A query that takes longer is stopped.",
-    ),
-    Setting(
-        "K2_QUERY_MEMORY",
-        "size",
-        "bytes",
-        "512MB",
-        "Memory that queries may use together; beyond it they go to disk.",
-    ),
-)
-"""Every setting, in the order in which they are shown."""
+from k2.settings.kinds import KINDS
+from k2.settings.table import DEFAULT_HOME, FILE_NAME, SETTINGS, Setting
 
 
 @dataclass(frozen=True)
@@ -215,6 +73,23 @@ class CommitSettings:
 
 
 @dataclass(frozen=True)
+class OverloadSettings:
+    """When a writer steps back: lag in records and memory as a share, at which each of its four
+    levels begins; parts of these below which one is left, and for how long; the file of tiers, and
+    the memory (bytes; None: as the control group says).
+    """
+
+    lag: tuple[int, ...]
+    memory: tuple[float, ...]
+    lag_down: float
+    memory_down: float
+    calm: timedelta
+    break_: timedelta
+    tiers: Path
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True)
 class ServeSettings:
     """Where the server listens."""
 
@@ -231,6 +106,15 @@ class QuerySettings:
 
 
 @dataclass(frozen=True)
+class MetricsSettings:
+    """Where feeds and writers serve their metrics; a port of None: not at all, 0: any."""
+
+    host: str
+    feed_port: int | None
+    ingest_port: int | None
+
+
+@dataclass(frozen=True)
 class Settings:
     """All settings. `values` has them as they are shown, the rest as they are used."""
 
@@ -238,10 +122,14 @@ class Settings:
     log: LogSettings
     lake: LakeSettings
     commit: CommitSettings
+    overload: OverloadSettings
     clock_skew: timedelta
+    gap_grace: timedelta
     feeds: tuple[str, ...]
+    writers: int
     serve: ServeSettings
     query: QuerySettings
+    metrics: MetricsSettings
     values: tuple[Value, ...]
 
 
@@ -292,12 +180,29 @@ def _grouped(of: Mapping[str, Any], values: tuple[Value, ...]) -> Settings:
             bytes=of["K2_COMMIT_BYTES"],
             interval=of["K2_COMMIT_INTERVAL_SECONDS"],
         ),
+        overload=OverloadSettings(
+            lag=of["K2_OVERLOAD_LAG"],
+            memory=of["K2_OVERLOAD_MEMORY"],
+            lag_down=of["K2_OVERLOAD_DOWN_LAG"],
+            memory_down=of["K2_OVERLOAD_DOWN_MEMORY"],
+            calm=of["K2_OVERLOAD_CALM_SECONDS"],
+            break_=of["K2_OVERLOAD_BREAK_SECONDS"],
+            tiers=of["K2_TIERS"],
+            memory_bytes=of["K2_WRITER_MEMORY"],
+        ),
         clock_skew=of["K2_CLOCK_SKEW_SECONDS"],
+        gap_grace=of["K2_GAP_SECONDS"],
         feeds=of["K2_FEEDS"] or (),
+        writers=of["K2_WRITERS"],
         serve=ServeSettings(host=of["K2_SERVE_HOST"], port=of["K2_SERVE_PORT"]),
         query=QuerySettings(
             timeout=of["K2_QUERY_TIMEOUT_SECONDS"],
             memory=of["K2_QUERY_MEMORY"],
+        ),
+        metrics=MetricsSettings(
+            host=of["K2_METRICS_HOST"],
+            feed_port=of["K2_FEED_METRICS_PORT"],
+            ingest_port=of["K2_INGEST_METRICS_PORT"],
         ),
         values=values,
     )
@@ -361,7 +266,7 @@ def _value(
             raise _unfit(setting, given, source)
         return Value(setting, None, "", source)
     try:
-        value = _KINDS[setting.kind].read(given)
+        value = KINDS[setting.kind].read(given)
     except (ValueError, KeyError) as error:
         raise _unfit(setting, given, source) from error
     return Value(setting, value, "set" if setting.kind == "secret" else given, source)
@@ -375,68 +280,6 @@ def _unfit(setting: Setting, given: str, source: str) -> BadInput:
     return BadInput(
         f"{given!r} cannot be the value of {setting.key}",
         place=source,
-        expected=_KINDS[setting.kind].expected,
+        expected=KINDS[setting.kind].expected,
         hint=setting.meaning,
     )
-
-
-def _read_count(text: str) -> int:
-    count = int(text) if re.fullmatch(r"[0-9_]{1,18}", text) else 0
-    if count < 1:
-        raise ValueError(text)
-    return count
-
-
-def _read_days(text: str) -> timedelta:
-    days = _read_count(text)
-    if days > 36_500:
-        raise ValueError(text)
-    return timedelta(days=days)
-
-
-def _read_port(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65_535:
-        raise ValueError(text)
-    return int(text)
-
-
-def _read_size(text: str) -> int:
-    match = re.fullmatch(r"([0-9]{1,15})\s*(|[KMGT]i?)B?", text, re.IGNORECASE)
-    if match is None:
-        raise ValueError(text)
-    prefix = match[2].upper()
-    step = 1024 if prefix.endswith("I") else 1000
-    return int(match[1]) * step ** (" KMGT".index(prefix[0]) if prefix else 0)
-
-
-def _read_seconds(text: str) -> timedelta:
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", text):
-        raise ValueError(text)
-    return timedelta(seconds=float(text))
-
-
-def _read_switch(text: str) -> bool:
-    # A TOML file says true or false.
-    return {"on": True, "true": True, "off": False, "false": False}[text.lower()]
-
-
-@dataclass(frozen=True)
-class _Kind:
-    read: Callable[[str], Any]
-    expected: str
-
-
-_KINDS: Final[Mapping[str, _Kind]] = {
-    "folder": _Kind(Path, "the path of a folder"),
-    "url": _Kind(str, "a URL such as sqlite:/data/log.db"),
-    "text": _Kind(str, "text"),
-    "secret": _Kind(str, "text"),
-    "file": _Kind(Path, "the path of a file"),
-    "switch": _Kind(_read_switch, "on or off"),
-    "list": _Kind(lambda text: tuple(text.split()), "values with spaces between them"),
-    "count": _Kind(_read_count, "a whole number from 1, such as 100"),
-    "days": _Kind(_read_days, "a whole number of days, from 1 to 36500"),
-    "port": _Kind(_read_port, "a number from 0 (any port that is free) to 65535"),
-    "size": _Kind(_read_size, "a number of bytes, such as 1000000, 512MB or 2GiB"),
-    "seconds": _Kind(_read_seconds, "a number of seconds, such as 1 or 0.25"),
-}

@@ -1,0 +1,309 @@
+"""Three and ten times what a writer sustains, on a real Kafka: what is shed, does it come in?"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from servers.install import place
+
+from bench.home import k2
+from bench.kafka import Stores, stores
+from bench.plot import Line, Panel, write_svg
+from bench.report import console, show
+from bench.torrent import FIRST_SHARE, Source, Torrent
+from bench.witness import Witness, committed
+from k2.ingest import Level
+from k2.ingest.line import Line as WritersLine
+from k2.ingest.options import WriterOptions
+from k2.ingest.shed import Shedding
+from k2.ingest.tiers import TierFile
+from k2.lake import open_lake
+from k2.log import open_log, open_registry
+from k2.settings import SETTINGS
+
+_PLOTS: Final = Path("build/overload")
+_LOOK_SECONDS: Final = 0.05
+_PERIOD: Final = 0.05
+"""Seconds in which a slowed writer runs once and rests once."""
+_MARGIN: Final = 0.7
+"""Of what the producer makes alone: meanwhile writer and broker want the same cores."""
+_PATIENCE: Final = 30
+"""What is shed in a minute may take half an hour to come in."""
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """How large a run is: seconds of overload, records that are measured before, and settings of
+    the writer's.
+    """
+
+    seconds: float
+    records: int
+    settings: Mapping[str, str]
+
+
+_DEFAULTS: Final = {s.name: s.default for s in SETTINGS if s.name.startswith("K2_OVERLOAD")}
+_FULL: Final = _Scale(60.0, 2_000_000, _DEFAULTS)
+_SMALL: Final = {
+    "K2_OVERLOAD_LAG": "2000 5000 10000 40000",
+    "K2_OVERLOAD_CALM_SECONDS": "2",
+    "K2_OVERLOAD_BREAK_SECONDS": "2",
+}
+_QUICK: Final = _Scale(5.0, 50_000, {**_DEFAULTS, **_SMALL})
+
+
+def run(*, quick: bool = False, seeds: int = 1, kill: bool = False) -> None:
+    """Print the rates, then for each factor and seed what tier 1 felt and how all came in.
+
+    `kill`: the writer is killed, and started again, once at each level from 2 to 4.
+    """
+    if not place("kafka").is_dir():
+        console.print("Kafka is not installed: `make servers` installs it")
+        return
+    scale = _QUICK if quick else _FULL
+    with stores() as at:
+        _shedding_beside_processing(at, scale)
+    with stores() as at:
+        made, share, sustained = _sustained(at, scale)
+    show(
+        "What is overloaded",
+        ["", "records/s"],
+        [
+            ["the producer makes, alone", f"{made:,.0f}"],
+            [f"the writer sustains, running {share:.0%} of the time", f"{sustained:,.0f}"],
+        ],
+    )
+    for factor in (3, 10):
+        for seed in range(1, seeds + 1):
+            with stores() as at:
+                _Overload(at, scale, seed, share).run(factor, sustained, kill=kill)
+
+
+def _source(at: Stores, seed: int) -> Source:
+    return Source(at.environment["K2_LOG"], at.environment["K2_REGISTRY"], seed)
+
+
+# ------------------------------------------------------------------ how fast without it
+
+
+def _shedding_beside_processing(at: Stores, scale: _Scale) -> None:
+    """The same records of tier 3, read from Kafka: peeked and shed, and decoded and committed."""
+    source = _source(at, 1)
+    torrent = Torrent(source, source.declare(), first_share=0.0)
+    torrent.send(scale.records)
+    under = Shedding("bench", Level.AGGRESSIVE, TierFile(None).tiers(), datetime.now(UTC))
+    shed, processed = (torrent.sent / _seconds_worked(at, source, how) for how in (under, None))
+    show(
+        "Shedding beside processing, both with reading from Kafka; the aim is 5 x",
+        ["", "records/s", "ratio"],
+        [
+            ["decoded, decided, committed", f"{processed:,.0f}", 1.0],
+            ["peeked and shed", f"{shed:,.0f}", shed / processed],
+        ],
+    )
+
+
+def _seconds_worked(at: Stores, source: Source, under: Shedding | None) -> float:
+    with ExitStack() as stack:
+        log = stack.enter_context(closing(open_log(source.log)))
+        registry = stack.enter_context(closing(open_registry(source.registry)))
+        folder = at.home / f"lake-{'processed' if under is None else 'shed'}"
+        lake = stack.enter_context(closing(open_lake(folder)))
+        line = WritersLine("trades", log, registry, lake, WriterOptions(), lambda step: None)
+        stack.enter_context(closing(line))
+        began = time.perf_counter()
+        while line.step(None, at_once=True, shedding=under):
+            pass
+        line.finish()
+        return time.perf_counter() - began
+
+
+def _sustained(at: Stores, scale: _Scale) -> tuple[float, float, float]:
+    """Records a second that the producer makes; the share of its time that the writer is given, so
+    that ten times what it sustains can be made; and what it sustains then.
+    """
+    source, share = _source(at, 1), 1.0
+    schema_id = source.declare()
+    made = Torrent(source, schema_id).send(scale.records)
+    rate = _drained(at, source, share)
+    if 10 * rate > _MARGIN * made:
+        share = _MARGIN * made / (10 * rate)
+        again = Torrent(source, schema_id, first_id=10 * scale.records)
+        again.send(max(20_000, int(scale.records * share)))
+        rate = _drained(at, source, share)
+    return made, share, rate
+
+
+def _drained(at: Stores, source: Source, share: float) -> float:
+    """Records a second of a backlog, from the writer's first commit to its last."""
+    with (
+        closing(open_log(source.log)) as log,
+        closing(open_lake(at.home / "lake")) as lake,
+        _writer(at, share, {}),
+    ):
+        witness = Witness(log, lake.table("trades"))
+        while not witness.lag or witness.lag[-1]:
+            witness.look()
+            time.sleep(_LOOK_SECONDS)
+    steps = np.flatnonzero(np.diff(witness.lag))
+    # Too few commits to count between: then the start of the process counts as well.
+    first = int(steps[0]) + 1 if len(steps) > 2 else 0
+    return (witness.lag[first] - witness.lag[-1]) / (witness.seconds[-1] - witness.seconds[first])
+
+
+class _Slowed:
+    """A process that runs for a share of each `_PERIOD` alone, by a thread of this one."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", share: float) -> None:
+        self._process, self._share = process, share
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        if share < 1.0:
+            self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._share * _PERIOD):
+            self._process.send_signal(signal.SIGSTOP)
+            self._ended.wait((1 - self._share) * _PERIOD)
+            self._process.send_signal(signal.SIGCONT)
+
+    def end(self) -> None:
+        """Let it run."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        with suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def _writer(
+    at: Stores, share: float, settings: Mapping[str, str]
+) -> Iterator["subprocess.Popen[bytes]"]:
+    with k2(at.home, "ingest", environment={**at.environment, **settings}) as process:
+        slowed = _Slowed(process, share)
+        try:
+            yield process
+        finally:
+            slowed.end()
+
+
+# ------------------------------------------------------------------------- overloaded
+
+
+class _Overload:
+    """One run: a writer, and more than it can take."""
+
+    def __init__(self, at: Stores, scale: _Scale, seed: int, share: float) -> None:
+        self._at, self._scale, self._seed, self._share = at, scale, seed, share
+        self._struck: list[Level] = []
+
+    def run(self, factor: int, sustained: float, *, kill: bool) -> None:
+        """Overload the writer, wait until all has come in, and print what was seen."""
+        source, rate = _source(self._at, self._seed), factor * sustained
+        torrent = Torrent(source, source.declare())
+        with ExitStack() as stack:
+            log = stack.enter_context(closing(open_log(source.log)))
+            lake = stack.enter_context(closing(open_lake(self._at.home / "lake")))
+            table = lake.table("trades")
+            writer = stack.enter_context(self._start())
+            while not committed(table.snapshot()):
+                time.sleep(_LOOK_SECONDS)
+            process = stack.enter_context(torrent.running(rate, self._scale.seconds))
+            witness = Witness(log, table)
+            patience = time.monotonic() + _PATIENCE * self._scale.seconds
+            while time.monotonic() < patience:
+                is_over = not process.is_alive()
+                witness.look()
+                if is_over and witness.is_calm:
+                    break
+                if kill and self._is_to_strike(witness.level[-1]):
+                    writer.kill()
+                    writer.wait()
+                    writer = stack.enter_context(self._start())
+                time.sleep(_LOOK_SECONDS)
+        self._tell(f"{factor} x what it sustains, seed {self._seed}", witness, rate, torrent.sent)
+
+    def _start(self) -> AbstractContextManager["subprocess.Popen[bytes]"]:
+        return _writer(self._at, self._share, self._scale.settings)
+
+    def _is_to_strike(self, number: int) -> bool:
+        """Once at each level that sheds."""
+        level = Level(number)
+        if level < Level.GRACEFUL or level in self._struck:
+            return False
+        self._struck.append(level)
+        return True
+
+    def _tell(self, title: str, witness: Witness, rate: float, sent: int) -> None:
+        asked = rate * self._scale.seconds
+        bounded = ", all that it could" if sent < 0.95 * asked else ""
+        struck = " ".join(level.name for level in self._struck)
+        shown = [
+            ["records/s asked of the producer", f"{rate:,.0f}"],
+            [f"records/s produced{bounded}", f"{sent / self._scale.seconds:,.0f}"],
+            ["levels, in order", " ".join(map(str, _turns(witness.level)))],
+            ["most lag, records", f"{max(witness.lag):,}"],
+            ["most records shed and not in yet", f"{max(witness.waiting):,}"],
+            ["writer killed at", struck or "no level"],
+            ["from the last record until level 0", _seconds(witness.after(witness.level))],
+            ["… until all that was shed is in", _seconds(witness.after(witness.waiting))],
+            ["audit", self._audit()],
+        ]
+        show(title, ["", ""], shown)
+        ages, filled, points = witness.freshness()
+        rows = [(f"level {level.value}, {level.name}", of) for level, of in ages.items()]
+        rows += [("shed at level 4, brought in later", filled)] if len(filled) else []
+        show(
+            f"Records of tier 1 ({FIRST_SHARE:.0%}): seconds from produced to visible in the table",
+            ["", "records", "p50", "p99"],
+            [[name, len(of), *map(float, np.percentile(of, [50, 99]))] for name, of in rows],
+        )
+        self._plot(title, witness, points)
+
+    def _audit(self) -> str:
+        command = [sys.executable, "-m", "k2", "--home", str(self._at.home), "audit", "--json"]
+        environment = {"PATH": os.environ["PATH"], **self._at.environment}
+        done = subprocess.run(command, capture_output=True, check=False, env=environment)
+        found = json.loads(done.stdout)
+        fates = ("committed", "duplicate", "rejected", "shed", "lost", "in_flight")
+        totals = {fate: sum(of[fate] for of in found["partitions"]) for fate in fates}
+        counted = ", ".join(f"{count:,} {fate}" for fate, count in totals.items() if count)
+        return f"{'clean' if found['ok'] else 'WRONG'}: {counted}"
+
+    def _plot(self, title: str, witness: Witness, points: list[tuple[float, float]]) -> None:
+        at = witness.seconds
+        fresh = Line("freshness", [p[0] for p in points], [p[1] for p in points])
+        panels = [
+            Panel("records produced a second", [Line("produced", at, witness.rate())]),
+            Panel(
+                "records",
+                [Line("lag", at, witness.lag), Line("shed and not in yet", at, witness.waiting)],
+            ),
+            Panel("level", [Line("level", at, witness.level, steps=True)]),
+            Panel("tier 1: seconds from produced to visible, p99 of each commit", [fresh]),
+        ]
+        _PLOTS.mkdir(parents=True, exist_ok=True)
+        path = _PLOTS / f"{title.split()[0]}x-seed{self._seed}.svg"
+        write_svg(path, title, panels)
+        console.print(f"plot: {path}")
+
+
+def _seconds(value: float | None) -> str:
+    return "not within the time" if value is None else f"{value:,.1f} s"
+
+
+def _turns(values: list[int]) -> list[int]:
+    """The values without repetitions that follow each other."""
+    return [value for n, value in enumerate(values) if n == 0 or value != values[n - 1]]

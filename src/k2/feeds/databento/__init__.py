@@ -1,0 +1,1 @@
+"""Databento's binary encoding (DBN): its bytes to records, and records to tables."""

@@ -1,0 +1,186 @@
+"""Rows as numbered streams, and the streams of a whole table: read from its rows, or kept beside
+it.
+
+Comes in: a table's files. Goes out: the state of each stream after the last commit, as if each
+commit had been tracked when it was made.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from k2.ingest.identity import groups_of
+from k2.ingest.marks import ID_COLUMN, reading_files, to_numbers
+from k2.ingest.sequence import Hole, Mark, Numbered, State, Stream, bounded, track
+from k2.lake import LakeTable, Snapshot
+from k2.model import DICTIONARY_TYPE, micros
+
+_AT_ONCE: Final = 1_000_000
+"""Rows of past commits that are held at once, about."""
+_KEPT: Final = 2
+_NAMES: Final = ("symbol", "id_space")
+
+
+def numbered(exchange: str, kind: str, rows: pa.Table) -> Numbered:
+    """The rows, all of this exchange and in log order, that have a number that counts."""
+    id_column = ID_COLUMN[kind]
+    if id_column not in rows.column_names:
+        # Records of the first version have no ids.
+        empty = np.zeros(0, np.int64)
+        return Numbered([], empty.astype(np.int32), *[empty] * 5)
+    numbers, numeric = to_numbers(rows[id_column])
+    # One that has an occurrence is known by its content, whatever number it carries.
+    counted = numeric & rows["occurrence"].is_null().to_numpy()
+    if not counted.all():
+        rows, numbers = rows.filter(pa.array(counted)), numbers[counted]
+    groups, names = groups_of(rows.unify_dictionaries(), _NAMES)
+    return Numbered(
+        [(exchange, symbol, id_space) for symbol, id_space in names],
+        groups,
+        numbers,
+        micros(rows["timestamp"]),
+        micros(rows["ingestion_timestamp"]),
+        rows["log_partition"].to_numpy().astype(np.int64),
+        rows["log_offset"].to_numpy(),
+    )
+
+
+def read_states(
+    table: LakeTable, snapshot: Snapshot, counting: Collection[str]
+) -> dict[Stream, State]:
+    """The streams of these exchanges after the snapshot's last commit.
+
+    Raises `Broken` where a data file cannot be read.
+    """
+    since, states = _kept(table, snapshot)
+    files = [file.path for file in snapshot.files.since(since)]
+    replay(states, table.name, snapshot, files, since, counting)
+    return states
+
+
+def replay(
+    states: dict[Stream, State],
+    kind: str,
+    snapshot: Snapshot,
+    files: Iterable[str],
+    since: int,
+    counting: Collection[str],
+) -> None:
+    """Take into `states` the rows that these files of the snapshot have of the commits after
+    `since`, a commit after the other.
+    """
+    spans = sorted((*snapshot.files.commits(path), path) for path in files)
+    sequence = dict(zip(snapshot.files.columns.path, snapshot.files.columns.sequence, strict=True))
+    held: list[pa.Table] = []
+    for least, _, path in spans:
+        if sum(part.num_rows for part in held) >= _AT_ONCE:
+            held = _track(states, kind, held, least, counting)
+        rows = _read(path, kind, int(sequence[path]), counting)
+        held.append(rows.filter(pc.greater(rows["commit"], since)))
+    _track(states, kind, held, None, counting)
+
+
+def keep_states(table: LakeTable, sequence: int, states: Mapping[Stream, State]) -> None:
+    """Keep the streams as they are after the commit `sequence`, for whoever starts next."""
+    folder = _folder(table)
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{sequence:020d}.json"
+    written = path.with_suffix(f".{table.unique()}.part")
+    found = {"table": _identity(table), "sequence": sequence, "streams": list(states.items())}
+    written.write_bytes(orjson.dumps(found, default=list))
+    written.rename(path)
+    for old in sorted(folder.glob("*.json"))[:-_KEPT]:
+        old.unlink(missing_ok=True)
+
+
+def _kept(table: LakeTable, snapshot: Snapshot) -> tuple[int, dict[Stream, State]]:
+    """The newest streams kept that are not ahead of the snapshot, and the commit they are of."""
+    for path in sorted(_folder(table).glob("*.json"), reverse=True):
+        if not path.stem.isdecimal() or int(path.stem) > snapshot.sequence:
+            continue
+        try:
+            found = orjson.loads(path.read_bytes())
+        except (OSError, orjson.JSONDecodeError):
+            continue  # it was replaced meanwhile, or never finished: the table knows better
+        if found["table"] == _identity(table):
+            return int(found["sequence"]), dict(map(_stream, found["streams"]))
+    return 0, {}
+
+
+def _stream(found: Sequence[Any]) -> tuple[Stream, State]:
+    (exchange, symbol, id_space), (base, top, holes) = found
+    opened = [Hole(Mark(*before), Mark(*after), *rest) for before, after, *rest in holes]
+    return (exchange, symbol, id_space), State(base, Mark(*top), tuple(opened))
+
+
+def _identity(table: LakeTable) -> str:
+    return str(table.head().metadata["table-uuid"])
+
+
+def _folder(table: LakeTable) -> Path:
+    return table.metadata_folder.parent / "sequences"
+
+
+def _read(path: str, kind: str, sequence: int, counting: Collection[str]) -> pa.Table:
+    """The file's rows of these exchanges, with the commit that brought each."""
+    wanted = ["exchange", *_NAMES, ID_COLUMN[kind], "occurrence", "timestamp"]
+    wanted += ["ingestion_timestamp", "log_partition", "log_offset", "commit_sequence"]
+    with reading_files():
+        there = pq.read_schema(path).names
+        coded = [name for name in ("exchange", *_NAMES) if name in there]
+        file = pq.ParquetFile(path, read_dictionary=coded)
+        rows = file.read(columns=[name for name in wanted if name in there])
+    for name in wanted:
+        if name not in rows.column_names:
+            # A file from before the column was there: nothing in it counts.
+            kinds = {"id_space": DICTIONARY_TYPE, "trade_id": pa.string()}
+            rows = rows.append_column(name, pa.nulls(len(rows), kinds.get(name, pa.int64())))
+    rows = rows.filter(
+        pc.is_in(rows["exchange"].cast(pa.string()), pa.array(sorted(counting), pa.string()))
+    )
+    commit = pc.fill_null(rows["commit_sequence"], sequence)
+    return rows.drop_columns(["commit_sequence"]).append_column("commit", commit)
+
+
+def _track(
+    states: dict[Stream, State],
+    kind: str,
+    held: list[pa.Table],
+    end: int | None,
+    counting: Collection[str],
+) -> list[pa.Table]:
+    """Track the rows of commits before `end` (of all, if None); the others."""
+    if not held:
+        return []
+    rows = pa.concat_tables(held, promote_options="permissive")
+    rest = [] if end is None else [rows.filter(pc.greater_equal(rows["commit"], end))]
+    if end is not None:
+        rows = rows.filter(pc.less(rows["commit"], end))
+    if not rows.num_rows:
+        return rest
+    order = [(name, "ascending") for name in ("commit", "log_partition", "log_offset")]
+    rows = rows.unify_dictionaries().combine_chunks().sort_by(order)
+    starts = np.flatnonzero(np.diff(rows["commit"].to_numpy(), prepend=-1))
+    ends = [*starts[1:].tolist(), rows.num_rows]
+    for start, stop in zip(starts.tolist(), ends, strict=True):
+        commit = rows.slice(start, stop - start)
+        for exchange in sorted(counting):
+            mine = commit.filter(pc.equal(commit["exchange"].cast(pa.string()), exchange))
+            changed = track(states, numbered(exchange, kind, mine)).changed
+            states.update((stream, bounded(state)) for stream, state in changed.items())
+    return rest
+
+
+def by_topic(tables: Iterable[tuple[str, pa.Table]]) -> dict[str, pa.Table]:
+    """The rows of each topic together, in the order in which they came."""
+    found: dict[str, list[pa.Table]] = defaultdict(list)
+    for topic, rows in tables:
+        found[topic].append(rows)
+    return {topic: pa.concat_tables(parts) for topic, parts in found.items()}

@@ -1,0 +1,289 @@
+"""Which numbers are missing from a table: followed commit by commit, told to the gap ledger.
+
+Comes in: the runs that a commit brings. Goes out: what their records were to their streams, and the
+entries of the ledger that belong into the same commit. Everything follows from the table's rows, so
+that a restart finds the same.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from k2.ingest.decide import Decided
+from k2.ingest.gaps import Entry, read_entries
+from k2.ingest.loss import CAUSE as LOSS
+from k2.ingest.loss import to_gaps
+from k2.ingest.sequence import DUPLICATE, UNKNOWN, Hole, State, Stream, Tracked, bounded, track
+from k2.ingest.streams import by_topic, keep_states, numbered, read_states, replay
+from k2.lake import Lake, LakeTable, Loss, ShedRange, Snapshot
+from k2.model import Exchange, Topic, micros
+
+SMALL: Final = 10
+"""Gaps of so many missing numbers are small, those of more are large."""
+
+States = Mapping[Stream, State]
+
+
+@dataclass(frozen=True)
+class Sequenced:
+    """What a commit's records were (`counts`, by status), the entries of the gap ledger that go
+    with it (of `small` and `large` gaps), and the streams that are different after it.
+    """
+
+    counts: Mapping[str, int]
+    gaps: pa.Table
+    small: int
+    large: int
+    changed: States = field(repr=False)
+
+
+class Sequences:
+    """The streams of one table of trades or quotes, as of a snapshot. One thread at a time.
+
+    A hole is told to the gap ledger once records of its partition came that were first seen `grace`
+    after it, unless the ledger has it from a feed: most are closed by what was only late.
+    """
+
+    def __init__(self, lake: Lake, table: LakeTable, snapshot: Snapshot, grace: timedelta) -> None:
+        self._lake = lake
+        self._table = table
+        self._snapshot = snapshot
+        self._grace = grace // _MICROSECOND
+        self._states: dict[Stream, State] | None = None
+        self._untold: set[Stream] = set()
+        self._looked_at: set[str] = set()
+        """Files of the ledger: a hole is opened before anybody tells of it."""
+
+    @property
+    def states(self) -> States:
+        """Every stream, as the snapshot's rows say. Raises `Broken` for a file that is damaged."""
+        return self._read()
+
+    def sequence(self, runs: Sequence[Decided], exchanges: Collection[Exchange]) -> Sequenced:
+        """What the runs of one commit, decided on this snapshot, are to their streams.
+
+        Nothing changes here until `advance`. Raises as `states` does.
+        """
+        kind, states = self._table.name, self._read()
+        counting = _counting(kind, exchanges)
+        counts: Counter[str] = Counter()
+        changed: dict[Stream, State] = {}
+        latest: dict[tuple[str, int], _Seen] = {}
+        for topic, rows in by_topic((run.topic, run.rows) for run in runs).items():
+            exchange = _exchange(topic)
+            if exchange not in counting:
+                counts[UNKNOWN] += rows.num_rows
+                continue
+            of = numbered(exchange, kind, rows)
+            found = track(states, of)
+            counts.update(found.counts)
+            counts[UNKNOWN] += rows.num_rows - len(of.numbers)
+            changed |= self._explained(found, topic, runs)
+            latest |= {(exchange, seen.partition): seen for seen in _latest(rows)}
+        counts[DUPLICATE] += sum(run.duplicates.num_rows for run in runs)
+        new, heard = self._to_tell({**states, **changed}, self._untold | changed.keys(), latest)
+        for stream, hole in (*new, *heard):
+            state = changed.get(stream) or states[stream]
+            holes = (h._replace(told=True) if h.first == hole.first else h for h in state.holes)
+            changed[stream] = state._replace(holes=tuple(holes))
+        small = sum(hole.last - hole.first < SMALL for _, hole in new)
+        entries = [_entry(kind, stream, hole, latest) for stream, hole in new]
+        changed = {stream: bounded(state) for stream, state in changed.items()}
+        return Sequenced(counts, to_gaps(entries), small, len(new) - small, changed)
+
+    def advance(self, snapshot: Snapshot, others: Sequence[str], mine: Sequenced | None) -> None:
+        """Go on from a later snapshot: with what `mine` changed, if that is what was committed, and
+        the rows of its files `others`, which were not committed here.
+        """
+        if self._states is not None:
+            changed = dict(mine.changed) if mine else {}
+            self._states |= changed
+            self._note(changed)
+            if others:
+                since = self._snapshot.sequence
+                counting = _counting(self._table.name, snapshot.exchanges.values())
+                replay(self._states, self._table.name, snapshot, others, since, counting)
+                self._note(self._states)
+        self._snapshot = snapshot
+
+    def save(self) -> None:
+        """Keep the streams for whoever starts next."""
+        if self._states is not None:
+            keep_states(self._table, self._snapshot.sequence, self._states)
+
+    def _read(self) -> dict[Stream, State]:
+        if self._states is None:
+            counting = _counting(self._table.name, self._snapshot.exchanges.values())
+            self._states = read_states(self._table, self._snapshot, counting)
+            self._note(self._states)
+        return self._states
+
+    def _note(self, changed: States) -> None:
+        for stream, state in changed.items():
+            if any(not hole.told for hole in state.holes):
+                self._untold.add(stream)
+            else:
+                self._untold.discard(stream)
+
+    # ------------------------------------------------------------------ why
+
+    def _explained(self, found: Tracked, topic: str, runs: Sequence[Decided]) -> States:
+        """The streams that changed, each new hole with its cause."""
+        if not found.opened:
+            return found.changed
+        why = _Causes(self._snapshot, topic, runs)
+        changed = dict(found.changed)
+        opened = found.opened.keys()
+        for stream in {stream for stream, _ in found.opened.values()}:
+            state = changed[stream]
+            holes = [
+                hole._replace(cause=why.of(stream, hole)) if id(hole) in opened else hole
+                for hole in state.holes
+            ]
+            changed[stream] = state._replace(holes=tuple(holes))
+        return changed
+
+    # ------------------------------------------------------------------ telling
+
+    def _to_tell(
+        self, states: States, streams: Collection[Stream], latest: "Mapping[tuple[str, int], _Seen]"
+    ) -> tuple[list[tuple[Stream, Hole]], list[tuple[Stream, Hole]]]:
+        """The holes that are to be told now, and those that the ledger has from somebody else."""
+        untold = [
+            (stream, hole) for stream in streams for hole in states[stream].holes if not hole.told
+        ]
+        due = {id(hole) for stream, hole in untold if self._is_due(stream, hole, latest)}
+        if not due:
+            return [], []
+        heard = self._heard({stream for stream, _ in untold})
+        known = {id(hole) for stream, hole in untold if _covered(hole, heard.get(stream, ()))}
+        return (
+            sorted(each for each in untold if id(each[1]) in due - known),
+            [each for each in untold if id(each[1]) in known],
+        )
+
+    def _is_due(
+        self, stream: Stream, hole: Hole, latest: "Mapping[tuple[str, int], _Seen]"
+    ) -> bool:
+        seen = latest.get((stream[0], hole.after.partition))
+        return seen is not None and seen.ingested - hole.after.ingested >= self._grace
+
+    def _heard(self, streams: Collection[Stream]) -> Mapping[Stream, Sequence[Entry]]:
+        """What the ledger has of these streams, in files that were not looked at before."""
+        paths = {file.path for file in self._lake.ledger_files("gaps")} - self._looked_at
+        self._looked_at |= paths
+        exchanges, symbols = {each[0] for each in streams}, {each[1] for each in streams}
+        found: dict[Stream, list[Entry]] = defaultdict(list)
+        for entry in read_entries(sorted(paths), self._table.name, exchanges, symbols):
+            found[entry.exchange, entry.symbol, entry.id_space].append(entry)
+        return found
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The record of a partition that was first seen last (microseconds UTC)."""
+
+    topic: str
+    log_id: str
+    partition: int
+    ingested: int
+
+
+def _latest(rows: pa.Table) -> Iterator[_Seen]:
+    """Of each partition in the rows of one topic."""
+    if not rows.num_rows:
+        return
+    topic, log_id = str(rows["log_topic"][0]), str(rows["log_id"][0])
+    partitions, ingested = rows["log_partition"].to_numpy(), micros(rows["ingestion_timestamp"])
+    for partition in np.unique(partitions).tolist():
+        yield _Seen(topic, log_id, partition, int(ingested[partitions == partition].max()))
+
+
+class _Causes:
+    """Why numbers of a topic are missing, as far as what lies between the two records says."""
+
+    def __init__(self, snapshot: Snapshot, topic: str, runs: Sequence[Decided]) -> None:
+        shed = [*snapshot.shed, *(each.range for run in runs for each in run.shed)]
+        self._ranges: list[tuple[str, ShedRange | Loss]] = [
+            ("shed", each) for each in shed if each.topic == topic
+        ]
+        self._ranges += [(LOSS, each) for each in snapshot.losses if each.topic == topic]
+        self._rejected: dict[tuple[str | None, int], list[int]] = defaultdict(list)
+        for run in runs:
+            if run.topic == topic and run.rejected.num_rows:
+                names = ("symbol", "log_partition", "log_offset")
+                columns = (run.rejected[name].to_pylist() for name in names)
+                for symbol, partition, offset in zip(*columns, strict=True):
+                    self._rejected[symbol, partition].append(offset)
+
+    def of(self, stream: Stream, hole: Hole) -> str:
+        """The cause of a hole that just opened."""
+        first, partition, end = hole.before.offset, hole.after.partition, hole.after.offset
+        if hole.before.partition == partition:
+            for cause, each in self._ranges:
+                if (
+                    each.partition == partition
+                    and each.first_offset < end
+                    and first < each.end_offset
+                ):
+                    return cause
+            for symbol in (stream[1], None):
+                if any(first < offset < end for offset in self._rejected[symbol, partition]):
+                    return "rejected"
+        return "unknown"
+
+
+def _covered(hole: Hole, entries: Sequence[Entry]) -> bool:
+    """Whether the entries (ascending) name every number of the hole."""
+    reached = hole.first
+    for entry in entries:
+        if entry.first <= reached <= entry.last:
+            reached = entry.last + 1
+    return reached > hole.last
+
+
+def _counting(kind: str, exchanges: Iterable[Exchange]) -> set[str]:
+    return {each.name for each in exchanges if kind in each.numbered}
+
+
+def _exchange(topic: str) -> str:
+    parsed = Topic.parse(topic)
+    assert parsed is not None, "only topics of records are decided"
+    return parsed.exchange
+
+
+def _entry(
+    kind: str, stream: Stream, hole: Hole, latest: Mapping[tuple[str, int], _Seen]
+) -> dict[str, Any]:
+    """The hole as an entry of the ledger; its place in the log is that of the record behind it."""
+    exchange, symbol, id_space = stream
+    seen = latest[exchange, hole.after.partition]
+    return {
+        "exchange": exchange,
+        "symbol": symbol,
+        "id_space": id_space or None,
+        "kind": kind,
+        "first_missing": hole.first,
+        "last_missing": hole.last,
+        "from_timestamp": _time(hole.before.timestamp),
+        "to_timestamp": _time(hole.after.timestamp),
+        "cause": hole.cause,
+        "ingestion_timestamp": _time(seen.ingested),
+        "log_topic": seen.topic,
+        "log_id": seen.log_id,
+        "log_partition": seen.partition,
+        "log_offset": hole.after.offset,
+    }
+
+
+def _time(us: int) -> datetime:
+    return _EPOCH + us * _MICROSECOND
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)

@@ -1,0 +1,27 @@
+"""The tail's promise: all that the log has, or an error that says why not."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from k2.chaos.faults import Seam
+from k2.chaos.ports import AWAY, FaultyRegistry
+from k2.errors import Unavailable
+from k2.feeds import open_feed
+from k2.ingest import Tail
+from k2.log import Producer
+from tests.journeys.home import SKEW, now, open_home
+
+
+def test_records_that_cannot_be_decided_now_are_not_left_out(tmp_path: Path) -> None:
+    with open_home(tmp_path) as home:
+        feed = open_feed("simulator:?rate=max&kinds=trades&symbols=2&chunk=50&seed=1", None, now)
+        (found,) = feed.read()
+        Producer(home.log, home.registry, 1).send(feed.exchanges[0], "trades", found.table)
+        seam = Seam("registry", Counter())
+        tail = Tail(home.log, FaultyRegistry(home.registry, seam), home.lake, SKEW, 1_000)
+        seam.arm(AWAY, ("ask",))
+        with pytest.raises(Unavailable, match="the registry does not answer"):
+            tail.pin("trades")
+        assert tail.pin("trades").rows.num_rows == 50
