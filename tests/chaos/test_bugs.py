@@ -16,6 +16,7 @@ from k2.feeds.run import _Run
 from k2.ingest import follow, known, tail
 from k2.ingest.decide import Decider
 from k2.ingest.follow import Follower
+from k2.ingest.marks import Marks
 from k2.lake import Snapshot, commit, ledgers
 from k2.lake.catalog import Catalog
 from k2.lake.commit import Commit
@@ -112,7 +113,7 @@ def outbox_is_absorbed_twice(patch: Patch) -> None:
 
 
 def restart_forgets_what_is_known(patch: Patch) -> None:
-    patch.setattr(known, "read_marks", lambda table, snapshot, kind: {})
+    patch.setattr(known, "read_marks", lambda table, snapshot, kind: Marks.of_nothing(table))
 
 
 def rejected_records_are_dropped(patch: Patch) -> None:

@@ -121,7 +121,7 @@ def test_a_restart_finds_the_same(home: Home) -> None:
     run_market(home, timedelta(0))
     for kind in ("trades", "quotes"):
         kept = home.lake.table(kind).metadata_folder.parent / "sequences"
-        assert len(list(kept.iterdir())) == 2
+        assert len(list(kept.iterdir())) > 1
         from_kept = states(home, kind)
         newest = max(kept.iterdir())
         newest.unlink()

@@ -200,7 +200,10 @@ def marks_torn(scene: Scene) -> None:
         if scene.chance.random() < 0.5:
             path.unlink()
         else:
-            os.truncate(path, scene.chance.randrange(path.stat().st_size))
+            # As a crash leaves it: who has the whole one open keeps that.
+            half = path.read_bytes()[: scene.chance.randrange(path.stat().st_size)]
+            path.unlink()
+            path.write_bytes(half)
         _told(scene, "object files", "marks torn")
 
 

@@ -1,7 +1,7 @@
 """Which records are known already: the proof that a record is new, or a duplicate.
 
-High-water marks prove most records new from memory; whatever they cannot prove is settled by one
-exact look at the rows in the table that could match, however old.
+High-water marks, and hashes of ids that are no numbers, prove most records new; whatever they
+cannot prove is settled by one exact look at the rows in the table that could match, however old.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from k2.errors import Conflict
+from k2.ingest.hashed import hashes_of, repeated
 from k2.ingest.identity import Identity, Ints, Marked, Mask, ascending, plain, plain_column
 from k2.ingest.marks import (
     NO_MARK,
-    Name,
+    Marks,
     raise_marks,
     read_marks,
     reading_files,
@@ -53,7 +54,7 @@ class Known:
         self._schema = latest(kind)
         self._identity = Identity(kind)
         self._pending: list[pa.Table] = []
-        self._marks: dict[Name, int] | None = None
+        self._marks: Marks | None = None
 
     def advance(self, snapshot: Snapshot, others: Sequence[str] = ()) -> None:
         """Go on from a later snapshot: pending rows that it holds are forgotten here.
@@ -81,7 +82,7 @@ class Known:
         if self._marks is not None:
             # The snapshot first: marks only ever rise, and then cover it.
             sequence = self.snapshot.sequence
-            save_marks(self._table, sequence, dict(self._marks))
+            save_marks(self._table, sequence, self._marks)
 
     def remember(self, rows: pa.Table) -> None:
         """Hold rows that were decided and found new, until a snapshot has them."""
@@ -107,14 +108,29 @@ class Known:
     def _settle(self, exchange: str, rows: pa.Table, marked: Marked) -> Duplicates | None:
         if self._marks is None:
             self._marks = read_marks(self._table, self.snapshot, self.kind)
-        marks = np.array([self._marks.get(name, NO_MARK) for name in marked.names], np.int64)
-        committed = ~marked.numeric | (marked.numbers <= marks[marked.groups])
+        marks = np.array([self._marks.numbers.get(n, NO_MARK) for n in marked.names], np.int64)
+        committed = marked.numbers <= marks[marked.groups]
         suspects = committed | ~ascending(marked)
         np.maximum.at(marks, marked.groups[marked.numeric], marked.numbers[marked.numeric])
-        self._marks.update(zip(marked.names, marks.tolist(), strict=True))
+        self._marks.numbers.update(zip(marked.names, marks.tolist(), strict=True))
+        if not marked.numeric.all():
+            others = np.flatnonzero(~marked.numeric)
+            committed[others], again = self._met(rows.take(pa.array(marked.rows[others])))
+            suspects[others] = committed[others] | again
         if not suspects.any():
             return None
         return self._exact(exchange, rows, marked, suspects, committed)
+
+    def _met(self, rows: pa.Table) -> tuple[Mask, Mask]:
+        """Rows with ids that are no numbers: which may be in the table or pending, and which
+        repeat one of these. All of them count as met from now on.
+        """
+        assert self._marks is not None
+        assert self._identity.id_column is not None
+        hashes = hashes_of(rows, self._identity.id_column)
+        before = self._marks.ids.may_hold(hashes)
+        self._marks.ids.add(hashes[~before])
+        return before, repeated(hashes)
 
     def _exact(
         self, exchange: str, rows: pa.Table, marked: Marked, suspects: Mask, committed: Mask

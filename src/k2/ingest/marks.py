@@ -1,13 +1,15 @@
 """High-water marks: the greatest id, or the latest time, that the table holds of each group.
 
-Comes in: a snapshot. Goes out: for each (exchange, symbol, id space) the greatest numeric id, and
-for each (exchange, symbol) whose records have no ids the latest timestamp. Kept beside the table
-now and then, so that a start reads only the files committed since; what is kept is only a cache.
+Comes in: a snapshot. Goes out: for each (exchange, symbol, id space) the greatest numeric id, for
+each (exchange, symbol) whose records have no ids the latest timestamp, and the hashes of ids that
+are no numbers. Kept beside the table now and then.
 """
 
 import json
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -19,6 +21,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from k2.errors import Broken
+from k2.ingest.hashed import HashedIds, Hashes, hashes_of
+from k2.ingest.kept import Kept
 from k2.lake import LakeTable, Snapshot
 from k2.model import micros
 
@@ -36,7 +40,7 @@ NO_MARK: Final = np.iinfo(np.int64).min
 _SYMBOL: Final = ("exchange", "symbol")
 _DIGITS_MAX: Final = 18
 _FILES_AT_ONCE: Final = 64
-_KEPT: Final = 2
+_YOUNG_SECONDS: Final = 60
 _SCHEMA: Final = pa.schema(
     [
         ("way", pa.string()),
@@ -48,20 +52,34 @@ _SCHEMA: Final = pa.schema(
 )
 
 
-def read_marks(table: LakeTable, snapshot: Snapshot, kind: str) -> dict[Name, int]:
+@dataclass(frozen=True)
+class Marks:
+    """What a table holds, or less: the greatest number of each name, and ids that are none."""
+
+    numbers: dict[Name, int]
+    ids: HashedIds
+
+    @classmethod
+    def of_nothing(cls, table: LakeTable) -> "Marks":
+        """The marks of an empty table."""
+        return cls({}, HashedIds(_beside(table).folder))
+
+
+def read_marks(table: LakeTable, snapshot: Snapshot, kind: str) -> Marks:
     """The marks of everything that the snapshot holds."""
     since, marks = _kept(table, snapshot)
     raise_marks(marks, [f.path for f in snapshot.files.since(since)], kind)
     return marks
 
 
-def raise_marks(marks: dict[Name, int], files: Sequence[str], kind: str) -> None:
+def raise_marks(marks: Marks, files: Sequence[str], kind: str) -> None:
     """Have the marks cover the rows of these files too."""
     for first in range(0, len(files), _FILES_AT_ONCE):
         with reading_files():
-            found = _marks_of(files[first : first + _FILES_AT_ONCE], kind)
+            found, hashes = _marks_of(files[first : first + _FILES_AT_ONCE], kind)
+        marks.ids.add(hashes)
         for name, number in found:
-            marks[name] = max(marks.get(name, NO_MARK), number)
+            marks.numbers[name] = max(marks.numbers.get(name, NO_MARK), number)
 
 
 @contextmanager
@@ -105,23 +123,47 @@ def symbols_of(rows: pa.Table) -> set[tuple[str, str]]:
     return found
 
 
-def save_marks(table: LakeTable, sequence: int, marks: dict[Name, int]) -> None:
+def save_marks(table: LakeTable, sequence: int, marks: Marks) -> None:
     """Keep marks that cover the table up to the commit `sequence` (they may be too high, never
     too low).
     """
-    padded = [(*name, *[""] * (4 - len(name)), number) for name, number in marks.items()]
+    padded = [
+        (*name, *[""] * (4 - len(name)), number) for name, number in dict(marks.numbers).items()
+    ]
     columns = zip(*padded, strict=True) if padded else [[] for _ in _SCHEMA]
     found = pa.table([list(c) for c in columns], schema=_SCHEMA)
-    about = {"table": _identity(table), "sequence": str(sequence)}
-    found = found.replace_schema_metadata({"k2": json.dumps(about)})
-    folder = _folder(table)
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{sequence:020d}.parquet"
-    written = path.with_suffix(f".{table.unique()}.part")
-    pq.write_table(found, written)
-    written.rename(path)
-    for old in sorted(folder.glob("*.parquet"))[:-_KEPT]:
-        old.unlink(missing_ok=True)
+    beside = _beside(table)
+    beside.folder.mkdir(exist_ok=True)
+    found = found.replace_schema_metadata({"ids": json.dumps(marks.ids.keep())})
+    buffer = pa.BufferOutputStream()
+    pq.write_table(found, buffer)
+    states = beside.keep(sequence, buffer.getvalue().to_pybytes())
+    _clear(beside.folder, states)
+
+
+def _clear(folder: Path, states: Sequence[Path]) -> None:
+    """Remove hashes that no state names; what is young may be named soon."""
+    runs = [p for p in folder.glob("*.npy") if time.time() - _written_at(p) > _YOUNG_SECONDS]
+    if runs:
+        named: set[str] = set()
+        for state in states:
+            with suppress(OSError, pa.ArrowException):
+                named |= _ids_of(pq.read_schema(state)).keys()
+        for run in runs:
+            if run.name not in named:
+                run.unlink(missing_ok=True)
+
+
+def _written_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()
+
+
+def _ids_of(schema: pa.Schema) -> dict[str, int]:
+    found: dict[str, int] = json.loads(schema.metadata[b"ids"])
+    return found
 
 
 def to_numbers(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
@@ -136,36 +178,28 @@ def to_numbers(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], npt.NDAr
     return column.cast(pa.int64()).to_numpy(), numeric.to_numpy()
 
 
-def _identity(table: LakeTable) -> str:
-    return str(table.head().metadata["table-uuid"])
+def _beside(table: LakeTable) -> Kept:
+    return Kept(table, "marks")
 
 
-def _folder(table: LakeTable) -> Path:
-    return table.metadata_folder.parent / "marks"
-
-
-def _kept(table: LakeTable, snapshot: Snapshot) -> tuple[int, dict[Name, int]]:
+def _kept(table: LakeTable, snapshot: Snapshot) -> tuple[int, Marks]:
     """The newest marks kept that are not ahead of the snapshot, and the commit they cover."""
-    for path in sorted(_folder(table).glob("*.parquet"), reverse=True):
-        if not path.stem.isdecimal() or int(path.stem) > snapshot.sequence:
-            continue
-        try:
-            found = pq.read_table(path)
-        except (OSError, pa.ArrowException):
-            continue  # it was replaced meanwhile, or never finished: the table knows better
-        about = json.loads(found.schema.metadata[b"k2"])
-        if about["table"] == _identity(table):
+    beside = _beside(table)
+    for sequence, state in beside.newest(snapshot):
+        with suppress(OSError, ValueError, pa.ArrowException):
+            found = pq.read_table(pa.BufferReader(state))
+            ids = HashedIds.kept(beside.folder, _ids_of(found.schema))
             rows = zip(*(c.to_pylist() for c in found.columns), strict=True)
-            marks = {
+            numbers = {
                 (way, exchange, symbol, *([space] if way == "id" else [])): number
                 for way, exchange, symbol, space, number in rows
             }
-            return int(about["sequence"]), marks
-    return 0, {}
+            return sequence, Marks(numbers, ids)
+    return 0, Marks.of_nothing(table)
 
 
-def _marks_of(paths: Sequence[str], kind: str) -> list[tuple[Name, int]]:
-    """The marks of some files, one a group and not one a record."""
+def _marks_of(paths: Sequence[str], kind: str) -> tuple[list[tuple[Name, int]], Hashes]:
+    """The marks of some files, one a group and not one a record; ids that are no numbers."""
     names = ds.dataset(list(paths), format="parquet").schema.names
     id_column = ID_COLUMN.get(kind)
     wanted = ["exchange", "symbol", "id_space", "occurrence", "timestamp", id_column]
@@ -179,19 +213,22 @@ def _marks_of(paths: Sequence[str], kind: str) -> list[tuple[Name, int]]:
     found = found.append_column("symbol", symbols)
     by_content = found
     marks: list[tuple[Name, int]] = []
+    hashes = np.zeros(0, np.uint64)
     if "occurrence" in columns and id_column is not None and id_column in columns:
         by_content = found.filter(found["occurrence"].is_valid())
-        by_id = found.filter(found["occurrence"].is_null())
+        by_id = found.filter(pc.and_(found["occurrence"].is_null(), found[id_column].is_valid()))
         numbers, numeric = to_numbers(by_id[id_column])
         groups = ("exchange", "symbol", "id_space")
         marks += _greatest("id", by_id, groups, numbers, numeric)
+        if not numeric.all():
+            hashes = hashes_of(by_id.filter(pa.array(~numeric)), id_column)
     every = np.ones(by_content.num_rows, np.bool_)
     times = (
         micros(by_content["timestamp"])
         if "timestamp" in columns
         else np.zeros(by_content.num_rows, np.int64)
     )
-    return marks + _greatest("content", by_content, ("exchange", "symbol"), times, every)
+    return marks + _greatest("content", by_content, ("exchange", "symbol"), times, every), hashes
 
 
 def _greatest(

@@ -7,7 +7,7 @@ commit had been tracked when it was made.
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
+from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from k2.ingest.identity import groups_of
+from k2.ingest.kept import Kept
 from k2.ingest.marks import ID_COLUMN, reading_files, to_numbers
 from k2.ingest.sequence import Hole, Mark, Numbered, State, Stream, bounded, track
 from k2.lake import LakeTable, Snapshot
@@ -24,7 +25,6 @@ from k2.model import DICTIONARY_TYPE, micros
 
 _AT_ONCE: Final = 1_000_000
 """Rows of past commits that are held at once, about."""
-_KEPT: Final = 2
 _NAMES: Final = ("symbol", "id_space")
 
 
@@ -89,43 +89,25 @@ def replay(
 
 def keep_states(table: LakeTable, sequence: int, states: Mapping[Stream, State]) -> None:
     """Keep the streams as they are after the commit `sequence`, for whoever starts next."""
-    folder = _folder(table)
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{sequence:020d}.json"
-    written = path.with_suffix(f".{table.unique()}.part")
-    found = {"table": _identity(table), "sequence": sequence, "streams": list(states.items())}
-    written.write_bytes(orjson.dumps(found, default=list))
-    written.rename(path)
-    for old in sorted(folder.glob("*.json"))[:-_KEPT]:
-        old.unlink(missing_ok=True)
+    _beside(table).keep(sequence, orjson.dumps(list(states.items()), default=list))
 
 
 def _kept(table: LakeTable, snapshot: Snapshot) -> tuple[int, dict[Stream, State]]:
     """The newest streams kept that are not ahead of the snapshot, and the commit they are of."""
-    for path in sorted(_folder(table).glob("*.json"), reverse=True):
-        if not path.stem.isdecimal() or int(path.stem) > snapshot.sequence:
-            continue
-        try:
-            found = orjson.loads(path.read_bytes())
-        except (OSError, orjson.JSONDecodeError):
-            continue  # it was replaced meanwhile, or never finished: the table knows better
-        if found["table"] == _identity(table):
-            return int(found["sequence"]), dict(map(_stream, found["streams"]))
+    for sequence, state in _beside(table).newest(snapshot):
+        with suppress(orjson.JSONDecodeError):
+            return sequence, dict(map(_stream, orjson.loads(state)))
     return 0, {}
+
+
+def _beside(table: LakeTable) -> Kept:
+    return Kept(table, "sequences")
 
 
 def _stream(found: Sequence[Any]) -> tuple[Stream, State]:
     (exchange, symbol, id_space), (base, top, holes) = found
     opened = [Hole(Mark(*before), Mark(*after), *rest) for before, after, *rest in holes]
     return (exchange, symbol, id_space), State(base, Mark(*top), tuple(opened))
-
-
-def _identity(table: LakeTable) -> str:
-    return str(table.head().metadata["table-uuid"])
-
-
-def _folder(table: LakeTable) -> Path:
-    return table.metadata_folder.parent / "sequences"
 
 
 def _read(path: str, kind: str, sequence: int, counting: Collection[str]) -> pa.Table:
