@@ -165,3 +165,19 @@ def test_audit_and_doctor_find_nothing_wrong(k2: K2, market: Path) -> None:
     states = {row["part"]: row["state"] for row in json.loads(ended.out)["data"]}
     assert states["log"] == states["registry"] == states["lake"] == "ok"
     assert states["writer"] == "absent"
+
+
+def test_an_audit_goes_on_from_the_last_or_looks_at_one_partition(k2: K2, market: Path) -> None:
+    first = json.loads(k2("audit", "--home", str(market), "--json").out)["partitions"]
+    again = k2("audit", "--since", "last", "--home", str(market), "--json")
+    assert again.code == 0
+    for before, after in zip(first, json.loads(again.out)["partitions"], strict=True):
+        assert after["start_offset"] == before["end_offset"] - before["in_flight"]
+        assert (after["committed"], after["in_flight"]) == (0, before["in_flight"])
+    place = f"{first[0]['topic']}[{first[0]['partition']}]"
+    ended = k2("audit", "--partition", place, "--home", str(market), "--json")
+    assert json.loads(ended.out)["partitions"] == first[:1]
+    for wrong, code in (("market.crypto.trades.simulated[77]", 1), ("trades", 2)):
+        ended = k2("audit", "--partition", wrong, "--home", str(market))
+        assert ended.code == code
+        assert wrong in ended.talk

@@ -8,7 +8,7 @@ from k2.ingest.drive import Drive
 from k2.ingest.follow import Follower
 from k2.ingest.gaps import STATE as GAP_STATE
 from k2.ingest.gaps import with_state
-from k2.ingest.loss import accept_loss
+from k2.ingest.loss import accept_loss, to_partition
 from k2.ingest.options import CommitLimits, Retention, WriterOptions
 from k2.ingest.overload import OverloadOptions
 from k2.ingest.rebuild import Rebuilt, Wanted, rebuild
@@ -24,6 +24,7 @@ from k2.ingest.settle import (
     writing,
 )
 from k2.ingest.tail import Pinned, Tail
+from k2.ingest.verified import Verified, keep_verified, read_verified
 from k2.ingest.watch import CommitFigures, Lag, Watch
 from k2.ingest.writer import Writer, group_of
 
@@ -51,6 +52,7 @@ __all__ = [
     "Tail",
     "Thresholds",
     "Trigger",
+    "Verified",
     "Wanted",
     "Watch",
     "Writer",
@@ -61,12 +63,15 @@ __all__ = [
     "fates_of",
     "following",
     "group_of",
+    "keep_verified",
     "levels",
     "pace_of",
+    "read_verified",
     "rebuild",
     "redrive",
     "settle",
     "table_of",
+    "to_partition",
     "with_state",
     "writing",
 ]

@@ -6,9 +6,9 @@ offset that breaks it. Nothing here asks the writer or trusts its memory.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final, TypeAlias
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from k2.errors import K2Error
 from k2.ingest.decide import table_of
 from k2.ingest.shed import shed_places
+from k2.ingest.verified import Place, Verified
 from k2.lake import RECORD_TABLES, Lake, LakeTable, Snapshot
 from k2.log import Log
 from k2.model import Topic
@@ -28,8 +29,6 @@ _SPAN: Final = 1 << 25
 _READ_BYTES: Final = 16 << 20
 
 Offsets = npt.NDArray[np.int64]
-_Place: TypeAlias = tuple[str, str, int]
-"""Topic, identity of the log, partition."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +65,16 @@ class OtherLog:
 
 @dataclass(frozen=True)
 class Audit:
-    """All partitions. `ok` if every record has exactly one fate."""
+    """All partitions. `ok` if every record has exactly one fate.
+
+    `verified`: for each table of which every partition was audited and found sound, what a later
+    audit need not read again. Where records were shed and wait it stays what it was: their fates
+    come later, and lie before it.
+    """
 
     partitions: tuple[PartitionAudit, ...]
     other_logs: tuple[OtherLog, ...] = ()
+    verified: Mapping[str, Verified] = field(default_factory=dict, compare=False)
 
     @property
     def ok(self) -> bool:
@@ -87,9 +92,21 @@ class Audit:
         return found
 
 
-def audit(log: Log, lake: Lake) -> Audit:
-    """Count the fate of every record that the log keeps. The system may be running meanwhile."""
-    topics = {name: topic for name in log.topics() if (topic := Topic.parse(name))}
+def audit(
+    log: Log,
+    lake: Lake,
+    *,
+    verified: Mapping[str, Verified] | None = None,
+    partitions: Collection[tuple[str, int]] = (),
+) -> Audit:
+    """Count the fate of every record that the log keeps. The system may be running meanwhile.
+
+    `verified`: what an earlier audit gave, from which this one goes on. `partitions`: of these
+    alone (topic and number), of all if none is named.
+    """
+    names = {topic for topic, _ in partitions}
+    counts = {name: n for name, n in log.topics().items() if not names or name in names}
+    topics = {name: topic for name in counts if (topic := Topic.parse(name))}
     tables = sorted({table_of(topic.kind) for topic in topics.values()})
     # Tables before the log's ends, and ledgers after the tables: what is committed in between is
     # in flight, never wrong.
@@ -100,18 +117,31 @@ def audit(log: Log, lake: Lake) -> Audit:
         for file in lake.ledger_files(ledger)
     ]
     found: list[PartitionAudit] = []
+    marks: dict[str, Verified] = {}
     others: Counter[tuple[str, str]] = Counter()
     for table, snapshot in snapshots.items():
         mine = [name for name, topic in topics.items() if table_of(topic.kind) == table]
+        since = (verified or {}).get(table, Verified())
         if table == "rejected":
-            files = [_File("rejected", f.path) for f in snapshot.files.select()]
+            files = [_File("rejected", f.path) for f in snapshot.files.since(since.sequence)]
             files += [f for f in ledgers if f.fate == "duplicate"]
         else:
             of_records = table in RECORD_TABLES
-            rows = snapshot.files.select()
+            # What was committed up to the mark lies before its offsets.
+            rows = snapshot.files.since(since.sequence)
             files = [_File("committed", f.path, of_records=of_records) for f in rows]
             files += ledgers
-        found += _audit_table(log, lake, lake.table(table), snapshot, files, mine)
+        tallies = [
+            _Tally(log, lake, lake.table(table), snapshot, topic, number, since)
+            for topic in mine
+            for number in range(counts[topic])
+            if not partitions or (topic, number) in partitions
+        ]
+        sums = _audit_table(log, tallies, files)
+        found += sums
+        if not partitions and not any(each.problem for each in sums):
+            reached = Verified(snapshot.sequence, {t.place: t.limit for t in tallies})
+            marks[table] = since if snapshot.shed else reached
         ids = {(topic, log.identity(topic)) for topic in mine}
         for file in files:
             if file.fate == "committed":
@@ -119,23 +149,13 @@ def audit(log: Log, lake: Lake) -> Audit:
     return Audit(
         tuple(sorted(found, key=lambda p: (p.topic, p.partition))),
         tuple(OtherLog(*at, rows) for at, rows in sorted(others.items())),
+        marks,
     )
 
 
 def _audit_table(
-    log: Log,
-    lake: Lake,
-    table: LakeTable,
-    snapshot: Snapshot,
-    files: Sequence["_File"],
-    topics: Sequence[str],
+    log: Log, tallies: Sequence["_Tally"], files: Sequence["_File"]
 ) -> list[PartitionAudit]:
-    counts = log.topics()
-    tallies = [
-        _Tally(log, lake, table, snapshot, topic, p)
-        for topic in topics
-        for p in range(counts[topic])
-    ]
     low = 0
     while any(tally.has(low) for tally in tallies):
         for tally in tallies:
@@ -161,10 +181,10 @@ class _File:
         """By topic and identity of the log, how many rows came from there."""
         self._path = path
         self._hint = " (`k2 rebuild` makes its rows again)" if of_records else ""
-        self._bounds: dict[_Place, tuple[int, int]] | None = None
-        self._cited: dict[_Place, Offsets] | None = None
+        self._bounds: dict[Place, tuple[int, int]] | None = None
+        self._cited: dict[Place, Offsets] | None = None
 
-    def offsets(self, place: "_Place", low: int, high: int) -> Offsets:
+    def offsets(self, place: Place, low: int, high: int) -> Offsets:
         """Offsets of one partition within [low, high) that rows cite, each as often as cited."""
         if self._bounds is not None:
             first, last = self._bounds.get(place, (0, -1))
@@ -179,8 +199,8 @@ class _File:
         """Forget the rows; where they lie stays known, so that other spans may leave them out."""
         self._cited = None
 
-    def _read(self) -> dict["_Place", Offsets]:
-        cited: dict[_Place, Offsets] = {}
+    def _read(self) -> dict[Place, Offsets]:
+        cited: dict[Place, Offsets] = {}
         try:
             table = pq.ParquetFile(self._path).read(columns=_CITED.names).cast(_CITED)
         except FileNotFoundError:
@@ -214,40 +234,42 @@ class _Tally:
         snapshot: Snapshot,
         topic: str,
         partition: int,
+        since: Verified,
     ) -> None:
         self._topic, self._partition = topic, partition
-        self._place: _Place = (topic, log.identity(topic), partition)
+        self.place: Place = (topic, log.identity(topic), partition)
         self._kept_from = self._start = log.start_offset(topic, partition)
         self._end = log.end_offset(topic, partition)
         known = snapshot.offsets.get(topic)
         offset = known.next_offset.get(partition) if known else None
-        self._limit = self._start if offset is None else offset
+        self.limit = self._start if offset is None else offset
         self._counts = dict.fromkeys(("committed", "duplicate", "rejected"), 0)
         self._absent = self._in_flight = self._lost = self._shed = 0
         self._shed_places = [
             shed_places(lake, each)
             for each in snapshot.shed
-            if (each.topic, each.log_id, each.partition) == self._place
+            if (each.topic, each.log_id, each.partition) == self.place
         ]
         self._wrong: list[tuple[int, str]] = []
-        if known is not None and known.log_id != self._place[1]:
+        if known is not None and known.log_id != self.place[1]:
             problem = "the topic was made anew: the table was written from another log"
             self._wrong.append((self._start, problem))
-            self._limit = self._start
-        elif self._limit < self._start and self._is_lost(table):
+            self.limit = self._start
+        elif self.limit < self._start and self._is_lost(table):
             problem = f"was deleted before it was committed; the log begins at {self._start}"
-            self._wrong.append((self._limit, problem))
+            self._wrong.append((self.limit, problem))
         else:
-            self._start = _with_losses(snapshot, self._place, self._start)
+            self._start = _with_losses(snapshot, self.place, self._start)
+        self._start = min(max(self._start, since.offsets.get(self.place, 0)), self._last)
         self._accepted = [
             (loss.first_offset, loss.end_offset)
             for loss in snapshot.losses
-            if loss.accepted and (loss.topic, loss.log_id, loss.partition) == self._place
+            if loss.accepted and (loss.topic, loss.log_id, loss.partition) == self.place
         ]
         self._low = self._high = self._start
         self._fates = np.zeros(0, np.uint8)
-        if self._limit > self._end:
-            problem = f"the log ends here, and the table was committed up to {self._limit}"
+        if self.limit > self._end:
+            problem = f"the log ends here, and the table was committed up to {self.limit}"
             self._wrong.append((self._end, problem))
 
     def _is_lost(self, table: LakeTable) -> bool:
@@ -257,7 +279,7 @@ class _Tally:
 
     @property
     def _last(self) -> int:
-        return max(self._end, self._limit)
+        return max(self._end, self.limit)
 
     def has(self, low: int) -> bool:
         """Whether there are offsets from `low` on, counted from the start offset."""
@@ -273,12 +295,12 @@ class _Tally:
         """Count what the file's rows cite of this span."""
         # Ledgers were read after the snapshot: what later commits brought them is not meant here.
         # Rows past everything known are looked for at the last span.
-        high = self._high if file.fate == "committed" else min(self._high, self._limit)
-        cited = file.offsets(self._place, self._low, high)
+        high = self._high if file.fate == "committed" else min(self._high, self.limit)
+        cited = file.offsets(self.place, self._low, high)
         self._counts[file.fate] += len(cited)
         np.add.at(self._fates, cited - self._low, 1)
         if file.fate == "committed" and self._high == self._last:
-            past = file.offsets(self._place, self._last, _END)
+            past = file.offsets(self.place, self._last, _END)
             if len(past):
                 problem = "a row says that it came from here, past the end of the log"
                 self._wrong.append((int(past.min()), problem))
@@ -287,7 +309,7 @@ class _Tally:
         """Hold the span's fates against what the log holds."""
         present = self._present(log)
         offsets = np.arange(self._low, self._high)
-        committed = offsets < self._limit
+        committed = offsets < self.limit
         kept = offsets >= self._kept_from
         # What a broker deleted last it may have again after a crash: it stays lost.
         back = present & committed & self._among_accepted(offsets) & (self._fates == 0)
@@ -360,7 +382,7 @@ class _Tally:
         )
 
 
-def _with_losses(snapshot: Snapshot, place: "_Place", start: int) -> int:
+def _with_losses(snapshot: Snapshot, place: Place, start: int) -> int:
     """Where what was lost right before the log's start begins."""
     mine = (x for x in snapshot.losses if (x.topic, x.log_id, x.partition) == place)
     for loss in sorted(mine, key=lambda x: x.end_offset, reverse=True):

@@ -43,17 +43,23 @@ def note_losses(
             continue  # another writer said it
 
 
+def to_partition(place: str) -> tuple[Topic, int]:
+    """The topic of records and the partition that `TOPIC[PARTITION]` names; or `BadInput`."""
+    parts = re.fullmatch(r"(.+)\[([0-9]+)\]", place)
+    topic = Topic.parse(parts[1]) if parts else None
+    if parts is None or topic is None:
+        raise BadInput("this is no partition", found=place, expected="TOPIC[PARTITION]")
+    return topic, int(parts[2])
+
+
 def accept_loss(log: Log, lake: Lake, place: str, now: datetime) -> Loss:
     """Have the table go on behind what the log lost of `place`, written `TOPIC[PARTITION]`.
 
     The offsets that are accepted as lost. Raises `BadInput` for no such place, `NotFound` where
     nothing is lost, `Conflict` if another writer moved on at the same moment.
     """
-    parts = re.fullmatch(r"(.+)\[([0-9]+)\]", place)
-    topic = Topic.parse(parts[1]) if parts else None
-    if parts is None or topic is None:
-        raise BadInput("this is no partition", found=place, expected="TOPIC[PARTITION]")
-    name, partition = str(topic), int(parts[2])
+    topic, partition = to_partition(place)
+    name = str(topic)
     table = lake.table(table_of(topic.kind))
     snapshot = table.snapshot()
     start = log.start_offset(name, partition)
