@@ -49,7 +49,7 @@ class Scene:
         self.chance = random.Random(seed)
         self.prefix = f"faults-{seed}."
         self.gone: Counter[Place] = Counter()
-        """Places that the log held and holds no more."""
+        """Places that the log held and holds no more (or again, after the broker died)."""
         self.lost: Counter[Place] = Counter()
         """Those of them that were never committed."""
         self.writers = [self.start(line) for line in range(len(proxies))]
@@ -230,7 +230,7 @@ def partitions_added(scene: Scene) -> Iterator[None]:
 def topic_made_anew(scene: Scene) -> Iterator[None]:
     """All of the old one is committed: what is not would be lost unseen."""
     scene.catch_up("before the topic is deleted")
-    scene.gone += Counter(p for p in places_in_log(scene.home).elements() if p[0] == TRADES)
+    scene.gone |= Counter(p for p in places_in_log(scene.home).elements() if p[0] == TRADES)
     before = scene.home.log.identity(TRADES)
     name = scene.prefix + TRADES
     client = admin(scene)
@@ -261,7 +261,7 @@ def log_truncated(scene: Scene) -> Iterator[None]:
             assert log.trim(TRADES, partition, before) == before
             offsets = range(before)
             mine = Counter((TRADES, log_id, partition, offset) for offset in offsets) & places
-            scene.gone += mine
+            scene.gone |= mine
             scene.lost += Counter(p for p in mine.elements() if p[3] >= committed)
             lost.append(partition)
     scene.writers = [scene.start(line) for line in range(len(scene.writers))]
