@@ -48,7 +48,11 @@ class Run:
 @contextmanager
 def running(*parts: Part, patience: Patience = QUICK) -> Iterator[Run]:
     lines: list[str] = []
-    run = Run(Supervisor(parts, lines.append, os.environ, patience), lines)
+
+    def told(part: str, line: str) -> None:
+        lines.append(f"{part}: {line}")
+
+    run = Run(Supervisor(parts, told, os.environ, patience), lines)
 
     def supervise() -> None:
         run.code = run.supervisor.run(run.stop.is_set)

@@ -69,7 +69,11 @@ class Edge:
         except K2Error as error:
             await to_response(error, correlation_id)(scope, receive, tell)
         except Exception:  # noqa: BLE001 - the outermost loop: log it, answer, live on
-            _log.exception("a request failed, correlation_id=%s", correlation_id)
+            _log.exception(
+                "a request failed, correlation_id=%s",
+                correlation_id,
+                extra={"correlation_id": correlation_id},
+            )
             if not status:
                 await to_response(
                     Broken(
@@ -101,13 +105,21 @@ class Edge:
         route = getattr(scope.get("route"), "path", "none")
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
+        path = scope["path"].encode("unicode_escape").decode()[:200]
         _log.info(
             "%s %s %d %.1f ms correlation_id=%s",
             scope["method"],
-            scope["path"].encode("unicode_escape").decode()[:200],
+            path,
             status,
             seconds * 1000,
             correlation_id,
+            extra={
+                "correlation_id": correlation_id,
+                "method": scope["method"],
+                "path": path,
+                "status": status,
+                "seconds": round(seconds, 6),
+            },
         )
 
 

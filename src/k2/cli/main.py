@@ -18,6 +18,7 @@ from typing import Final
 
 import click
 
+from k2.cli.logs import set_up_logs
 from k2.errors import BadInput, Conflict, K2Error, Refused, Unavailable, fields_of
 
 COMMANDS: Final = "k2.cli.commands"
@@ -86,12 +87,7 @@ def first_line(name: str) -> str:
 def cli(context: click.Context, home: Path | None, debug: bool, end_with: int | None) -> None:
     """Every trade and quote, kept for good in open tables and answered in milliseconds."""
     context.obj = home
-    logging.basicConfig(
-        level=logging.INFO if debug else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(message)s",
-        stream=sys.stderr,
-        force=True,
-    )
+    set_up_logs(level=logging.INFO if debug else logging.WARNING)
     if end_with is not None:
         from k2.cli.supervise import end_with_parent
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
+from k2.cli.logs import JSON, set_up_logs
 from k2.cli.show import choose_output, say
 from k2.cli.stores import access_of
 from k2.errors import BadInput
@@ -66,6 +67,8 @@ def settings_option(function: Command[R]) -> Command[R]:
     def with_settings(home: Path | None, **arguments: Any) -> R:
         before_command = click.get_current_context().find_root().obj
         settings = load_settings(home or before_command, os.environ)
+        if settings.logging == JSON:
+            set_up_logs(JSON)
         return function(settings=settings, **arguments)
 
     return with_settings

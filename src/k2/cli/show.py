@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from k2.cli.logs import is_json, tell_json
 from k2.errors import BadInput
 
 if TYPE_CHECKING:
@@ -124,9 +125,20 @@ def choose_output(format_name: str | None, path: Path | None) -> Output:
 
 def say(text: str, *, dim: bool = False, colour: str | None = None) -> None:
     """Tell something on stderr."""
+    if is_json():
+        tell_json(text)
+        return
     if dim or colour:
         text = click.style(text, dim=dim or None, fg=colour)
     click.echo(text, err=True, color=_colours(sys.stderr))
+
+
+def say_of(part: str, line: str) -> None:
+    """Tell a line that a part of K2, a process of its own, has told."""
+    if is_json():
+        tell_json(line, part=part)
+    else:
+        say(f"{part}: {line}")
 
 
 def _encoded(lines: Iterator[str], on_terminal: bool) -> Iterator[bytes]:

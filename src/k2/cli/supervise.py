@@ -52,14 +52,14 @@ class _Child:
 class Supervisor:
     """Runs parts, with `environment`, until it is told to stop.
 
-    `say` gets what they print and what befalls them, a line each under the part's name, from any
+    `say` gets what they print and what befalls them, the part's name and a line each, from any
     thread. Nothing is left running when `run` returns.
     """
 
     def __init__(
         self,
         parts: Sequence[Part],
-        say: Callable[[str], None],
+        say: Callable[[str, str], None],
         environment: Mapping[str, str],
         patience: Patience = DEFAULT_PATIENCE,
     ) -> None:
@@ -142,7 +142,7 @@ class Supervisor:
                 self._tell(child, line.rstrip())
 
     def _tell(self, child: _Child, line: str) -> None:
-        self._say(f"{child.part.name}: {line}")
+        self._say(child.part.name, line)
 
     def _end(self) -> None:
         running = [(child, child.process) for child in self._children if child.process is not None]

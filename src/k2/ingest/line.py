@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -51,7 +51,9 @@ class Outage:
     def goes_on(self, table: str, error: Exception) -> None:
         """It was met by the line of this table."""
         if not self._is_told:
-            logger.warning("%s: %s; tried again until it works", table, error)
+            logger.warning(
+                "%s: %s; tried again until it works", table, error, extra={"table": table}
+            )
         self._is_told = True
 
     def ended(self) -> None:
@@ -239,7 +241,12 @@ class Line:
                 run = fill(self._log, self._lake, self._follower, wanted, self._tiers.tiers())
             except (NotFound, Refused) as error:
                 # Refused: written by a newer K2. Whoever is started next tries again.
-                logger.error("%s: shed records cannot be brought in: %s", self._table.name, error)
+                logger.error(
+                    "%s: shed records cannot be brought in: %s",
+                    self._table.name,
+                    error,
+                    extra={"table": self._table.name, **asdict(wanted)},
+                )
                 self._not_there.add(wanted)
                 continue
             except Conflict as error:
@@ -277,7 +284,7 @@ class Line:
             return False
         if not self._look_at:
             for error in self._follower.stopped.values():
-                logger.error("%s: %s", self._table.name, error)
+                logger.error("%s: %s", self._table.name, error, extra={"table": self._table.name})
         self._look_at = now + _LOOK_EVERY.total_seconds()
         before = self._follower.snapshot.offsets
         idle = [
@@ -403,7 +410,9 @@ class Line:
         self._not_before = self._clock() + (wait or 1.0)
 
     def _begin_again(self, why: object) -> None:
-        logger.warning("%s: %s; reading again", self._table.name, why)
+        logger.warning(
+            "%s: %s; reading again", self._table.name, why, extra={"table": self._table.name}
+        )
         self._options.watch.began_again(self._table.name)
         self._begin()
 

@@ -63,6 +63,12 @@ def _read_switch(text: str) -> bool:
     return {"on": True, "true": True, "off": False, "false": False}[text.lower()]
 
 
+def _read_lines(text: str) -> str:
+    if text not in ("text", "json"):
+        raise ValueError(text)
+    return text
+
+
 @dataclass(frozen=True)
 class Kind:
     """Reads a text (`ValueError` or `KeyError`: it cannot), and what is expected of it."""
@@ -78,6 +84,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "secret": Kind(str, "text"),
     "file": Kind(Path, "the path of a file"),
     "switch": Kind(_read_switch, "on or off"),
+    "lines": Kind(_read_lines, "text or json"),
     "list": Kind(lambda text: tuple(text.split()), "values with spaces between them"),
     "count": Kind(_read_count, "a whole number from 1, such as 100"),
     "percent": Kind(_read_percent, "a whole number from 1 to 100"),

@@ -129,6 +129,7 @@ class Settings:
     writers: int
     serve: ServeSettings
     query: QuerySettings
+    logging: str
     metrics: MetricsSettings
     values: tuple[Value, ...]
 
@@ -199,6 +200,7 @@ def _grouped(of: Mapping[str, Any], values: tuple[Value, ...]) -> Settings:
             timeout=of["K2_QUERY_TIMEOUT_SECONDS"],
             memory=of["K2_QUERY_MEMORY"],
         ),
+        logging=of["K2_LOGGING"],
         metrics=MetricsSettings(
             host=of["K2_METRICS_HOST"],
             feed_port=of["K2_FEED_METRICS_PORT"],

@@ -205,6 +205,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "512MB",
         "Memory that queries may use together; beyond it they go to disk.",
     ),
+    Setting(
+        "K2_LOGGING",
+        "lines",
+        "",
+        "text",
+        "What K2 tells on stderr: text for people, or json, an object a line, for machines.",
+    ),
     Setting("K2_METRICS_HOST", "text", "", "127.0.0.1", "Address of the metrics' ports."),
     Setting(
         "K2_FEED_METRICS_PORT",

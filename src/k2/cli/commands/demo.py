@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from k2.cli.machine import check_port, free_port, parts_of, url_of, wait_until_ready
-from k2.cli.show import say
+from k2.cli.show import say, say_of
 from k2.cli.stores import stop_on_signals
 from k2.cli.supervise import Supervisor
 from k2.cli.surges import SCALED_DOWN, make_surges
@@ -100,7 +100,7 @@ def command(
         stack.enter_context(_beside(show))
         if overload:
             stack.enter_context(_beside(partial(_overload, url_of(host, chosen), settings)))
-        code = Supervisor(parts_of(settings, market.feeds, chosen), say, environment).run(stop)
+        code = Supervisor(parts_of(settings, market.feeds, chosen), say_of, environment).run(stop)
     say("ended" if kept else "ended, and its folder is gone")
     return code
 

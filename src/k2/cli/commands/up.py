@@ -7,7 +7,7 @@ import click
 
 from k2.cli.machine import check_port, parts_of, url_of, wait_until_ready
 from k2.cli.options import settings_option
-from k2.cli.show import say
+from k2.cli.show import say, say_of
 from k2.cli.stores import stop_on_signals
 from k2.cli.supervise import Supervisor
 from k2.settings import Settings
@@ -41,7 +41,7 @@ def command(settings: Settings, feeds: tuple[str, ...]) -> int:
         teller.start()
         try:
             parts = parts_of(settings, feeds, port)
-            return Supervisor(parts, say, os.environ).run(stop)
+            return Supervisor(parts, say_of, os.environ).run(stop)
         finally:
             ended.set()
             teller.join()
