@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from k2.api.errors import TooLarge, to_response
 from k2.errors import BadInput, Broken, K2Error, Refused
+from k2.traces import Step, step
 
 _log = logging.getLogger("k2.api")
 _CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -45,6 +46,12 @@ class Edge:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        with step(scope["method"], caller=headers, http__request__method=scope["method"]) as trace:
+            await self._answer(scope, receive, send, headers, trace)
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, headers: Headers, trace: Step
+    ) -> None:
         correlation_id = _correlation_id(headers.get("x-correlation-id"))
         scope.setdefault("state", {})["correlation_id"] = correlation_id
         status = 0
@@ -83,7 +90,7 @@ class Edge:
                     correlation_id,
                 )(scope, receive, tell)
         finally:
-            self._note(scope, status, time.perf_counter() - began, correlation_id)
+            self._note(scope, status, time.perf_counter() - began, correlation_id, trace)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         """Raises `BadInput` (bytes that are no text), `TooLarge`, `Refused` (a foreign host)."""
@@ -101,8 +108,16 @@ class Edge:
         if length.isdecimal() and int(length[:18]) > self._body_bytes:
             raise too_large(self._body_bytes)
 
-    def _note(self, scope: Scope, status: int, seconds: float, correlation_id: str) -> None:
+    def _note(
+        self, scope: Scope, status: int, seconds: float, correlation_id: str, trace: Step
+    ) -> None:
         route = getattr(scope.get("route"), "path", "none")
+        trace.tell(
+            f"{scope['method']} {route}",
+            http__route=route,
+            http__response__status_code=status,
+            k2__correlation_id=correlation_id,
+        )
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
         path = scope["path"].encode("unicode_escape").decode()[:200]

@@ -5,6 +5,7 @@ and is told to stop when its client hangs up.
 """
 
 import asyncio
+import contextvars
 import threading
 import time
 from collections.abc import Callable
@@ -100,7 +101,9 @@ class Workers:
                     hint="try again in a moment, or ask for less at a time",
                 )
             self._held += 1
-        future = self._threads.submit(self._begin, work, leave)
+        # With the request's context: the work is a step of its trace.
+        context = contextvars.copy_context()
+        future = self._threads.submit(context.run, self._begin, work, leave)
         future.add_done_callback(self._release)
         return future
 

@@ -69,6 +69,10 @@ def settings_option(function: Command[R]) -> Command[R]:
         settings = load_settings(home or before_command, os.environ)
         if settings.logging == JSON:
             set_up_logs(JSON)
+        if settings.traces is not None:
+            from k2.traces import set_up_traces
+
+            set_up_traces(settings.traces, f"k2-{click.get_current_context().info_name}")
         return function(settings=settings, **arguments)
 
     return with_settings

@@ -27,6 +27,7 @@ from k2.ingest.tracking import Sequenced, Sequences
 from k2.ingest.watch import Lag, Place, figures_of, lags_of
 from k2.lake import Lake, ShedRange, Snapshot
 from k2.log import Log, Registry
+from k2.traces import step
 
 logger = logging.getLogger(__name__)
 
@@ -337,10 +338,7 @@ class Line:
         )
 
     def _gathered_size(self) -> tuple[int, int]:
-        return (
-            sum(run.messages for run in self._gathered),
-            sum(run.size_bytes for run in self._gathered),
-        )
+        return _messages(self._gathered), sum(run.size_bytes for run in self._gathered)
 
     def _start_commit(self) -> None:
         runs, self._gathered = self._gathered, []
@@ -356,15 +354,23 @@ class Line:
         self._commit = self._committer.submit(self._run_commit, job)
 
     def _run_commit(self, job: Batch) -> Committed:
+        name = self._table.name
+        with step(f"commit {name}", k2__table=name, k2__messages=_messages(job.runs)) as trace:
+            done = self._commit_now(job)
+            trace.tell(k2__commit=done.snapshot.sequence)
+        if self._clock() - self._absorbed_at > _ABSORB_EVERY.total_seconds():
+            self._absorbed_at = self._clock()
+            with step(f"tidy {name}", k2__table=name):
+                self._tidy()
+        return done
+
+    def _commit_now(self, job: Batch) -> Committed:
         begun = time.monotonic()
         if self._sequences is not None:
             sequenced = self._sequences.sequence(job.runs, job.exchanges)
             job = replace(job, sequenced=sequenced)
         done = commit_batch(self._table, self._lake, job, self._options.file_age_max, self._on_step)
         self._options.watch.committed(figures_of(job, done, time.monotonic() - begun))
-        if self._clock() - self._absorbed_at > _ABSORB_EVERY.total_seconds():
-            self._absorbed_at = self._clock()
-            self._tidy()
         return done
 
     def _tidy(self) -> None:
@@ -443,3 +449,7 @@ class Line:
             return
         if self._sequences is not None:
             self._sequences.advance(snapshot, others, sequenced)
+
+
+def _messages(runs: Sequence[Decided]) -> int:
+    return sum(run.messages for run in runs)

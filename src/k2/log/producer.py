@@ -18,6 +18,7 @@ from k2.errors import Refused, Unavailable
 from k2.log.port import Append, Log, Registry
 from k2.log.wire import partition_of
 from k2.model import Exchange, Schema, Topic, encode, latest
+from k2.traces import step
 
 EXCHANGES_TOPIC: Final = "k2.exchanges"
 """Compacted topic of the declared exchanges: name to `Exchange.to_json()`."""
@@ -83,7 +84,16 @@ class Producer:
         self.declare(exchange)
         if table.num_rows == 0:
             return []
-        target = self._target(Topic(exchange.asset_class, kind, exchange.name))
+        topic = Topic(exchange.asset_class, kind, exchange.name)
+        with step(
+            f"send {topic}",
+            messaging__destination__name=str(topic),
+            messaging__batch__message_count=table.num_rows,
+        ):
+            return self._append(topic, table)
+
+    def _append(self, topic: Topic, table: pa.Table) -> list[Sent]:
+        target = self._target(topic)
         values = encode(table, target.schema)
         keys = _keys(table)
         if keys is None:

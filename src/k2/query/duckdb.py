@@ -22,6 +22,7 @@ from k2.query.port import Source, Statement
 from k2.query.relation import to_relation, to_sql
 from k2.query.selection import check_text
 from k2.query.stopping import Watch, limits
+from k2.traces import step
 
 _SETTINGS: Final = {
     "TimeZone": "'UTC'",
@@ -78,7 +79,11 @@ class DuckDB:
 
     def run(self, statement: Statement, sources: Mapping[str, Source | pa.Table]) -> pa.Table:
         """The statement's rows (see `port.Engine`)."""
-        with self._counted() as beside, self._cursor(self._fit(sources, beside)) as cursor:
+        with (
+            step("query", db__system__name="duckdb", db__query__text=statement.text),
+            self._counted() as beside,
+            self._cursor(self._fit(sources, beside)) as cursor,
+        ):
             try:
                 return _run(cursor, statement, sources, template=False)
             except duckdb.BinderException:
@@ -109,7 +114,10 @@ class DuckDB:
         limit: int | None = None,
     ) -> tuple[pa.Table, bool]:
         """A user's SELECT (see `port.Engine`), in a database that can reach the tables alone."""
-        with self._cursor("fenced") as cursor:
+        with (
+            step("sql", db__system__name="duckdb", db__query__text=text),
+            self._cursor("fenced") as cursor,
+        ):
             # The folders that may be read could be written to as well: once more, by another path.
             if [found.type for found in cursor.extract_statements(text)] != [_SELECT]:
                 raise Refused("only one SELECT is allowed")

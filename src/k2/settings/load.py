@@ -130,6 +130,7 @@ class Settings:
     serve: ServeSettings
     query: QuerySettings
     logging: str
+    traces: str | None
     metrics: MetricsSettings
     values: tuple[Value, ...]
 
@@ -201,6 +202,7 @@ def _grouped(of: Mapping[str, Any], values: tuple[Value, ...]) -> Settings:
             memory=of["K2_QUERY_MEMORY"],
         ),
         logging=of["K2_LOGGING"],
+        traces=of["K2_TRACES"],
         metrics=MetricsSettings(
             host=of["K2_METRICS_HOST"],
             feed_port=of["K2_FEED_METRICS_PORT"],

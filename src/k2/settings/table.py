@@ -212,6 +212,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "text",
         "What K2 tells on stderr: text for people, or json, an object a line, for machines.",
     ),
+    Setting(
+        "K2_TRACES",
+        "url",
+        "",
+        "",
+        "Where traces are sent, OTLP over HTTP: http://127.0.0.1:4318/v1/traces, say. Not set: "
+        "nowhere.",
+    ),
     Setting("K2_METRICS_HOST", "text", "", "127.0.0.1", "Address of the metrics' ports."),
     Setting(
         "K2_FEED_METRICS_PORT",
