@@ -18,6 +18,15 @@ def test_a_gap_is_listed_filled_and_filled_no_more(k2: K2) -> None:
         (gap,) = json.loads(k2("gaps", "--json").out)["data"]
         # The feed has asked for it in vain; the venue may have it by now.
         assert (gap["missing"], gap["state"], gap["refill_from"]) == (4, "given up", "venue")
+        for asked, count in (
+            (("--symbol", "BTCUSDT", "--state", "given up", "--cause", gap["cause"]), 1),
+            (("--symbol", "ETHUSDT"), 0),
+            (("--exchange", "kraken"), 0),
+            (("--state", "open"), 0),
+            (("--kind", "quotes"), 0),
+        ):
+            assert len(json.loads(k2("gaps", *asked, "--json").out)["data"]) == count
+        assert k2("gaps", "--state", "shut").code == 2
         header, row = k2("gaps").out.splitlines()
         assert header.split()[:5] == ["exchange", "symbol", "kind", "first_missing", "last_missing"]
         assert row.split()[:5] == ["binance", "BTCUSDT", "trades", "4", "7"]

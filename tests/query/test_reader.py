@@ -251,6 +251,16 @@ def test_ledgers_tell_of_duplicates_and_commits(market: Market, reader: Reader) 
     assert commits["duplicates"].to_pylist() == [3, 0]
     assert reader.ledger("commits", limit=1).table["commit"].to_pylist() == [2]
     assert not any(pa.types.is_dictionary(field.type) for field in commits.schema)
+    symbol = found[0]["symbol"]
+    mine = reader.ledger("duplicates", wanted={"symbol": symbol, "kind": None}).table
+    assert mine.num_rows == sum(row["symbol"] == symbol for row in found)
+    assert reader.ledger("duplicates", wanted={"kind": "quotes"}).table.num_rows == 0
+    with pytest.raises(BadInput, match="have no symbol"):
+        reader.ledger("commits", wanted={"symbol": symbol})
+    with pytest.raises(BadInput, match="have no state"):
+        reader.ledger("duplicates", state="open")
+    with pytest.raises(BadInput, match="no such state"):
+        reader.ledger("gaps", state="shut")
     with pytest.raises(NotFound, match="no ledger"):
         reader.ledger("sheds")
     with pytest.raises(NotFound):

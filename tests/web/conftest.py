@@ -89,17 +89,32 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a page over half an hour of a market that has closed."""
-    home = tmp_path_factory.mktemp("past")
+    url = "simulator:?symbols=2&rate=max&nominal=10&count=20000&seed=2"
+    with market_of(tmp_path_factory.mktemp("past"), url) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def gappy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a page over a market some of whose records were no records."""
+    url = "simulator:?symbols=2&rate=max&nominal=10&count=20000&seed=2&malformed=0.0005"
+    with market_of(tmp_path_factory.mktemp("gappy"), url) as served:
+        yield served
+
+
+@contextmanager
+def market_of(home: Path, url: str) -> Iterator[str]:
+    """The URL of a page over all that this simulated market has."""
     log = open_log(home / "log.db")
     registry = open_registry(home / "registry.db")
     lake = open_lake(home / "lake")
     with closing(log), closing(registry), closing(lake):
-        feed = open_feed("simulator:?symbols=2&rate=max&nominal=10&count=20000&seed=2", None, clock)
+        feed = open_feed(url, None, clock)
         run_feed(feed, Producer(log, registry, 1), log, lambda: False)
         feed.close()
         Writer(log, registry, lake, WriterOptions()).run(lambda: False, until_caught_up=True)
-    with serving(home) as url:
-        yield url
+    with serving(home) as served:
+        yield served
 
 
 @pytest.fixture(scope="session")

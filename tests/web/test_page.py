@@ -153,6 +153,32 @@ def test_a_market_that_has_closed_is_shown_as_it_was(look: Look, past: str) -> N
     expect(page.locator("#list .change").first).to_have_text(re.compile("%"))
 
 
+def test_gaps_are_told_and_bars_that_lack_trades_are_pale(
+    look: Look, gappy: str, tmp_path: Path
+) -> None:
+    page = look(gappy).page
+    told = page.locator("#gaps summary")
+    expect(told).to_have_text(re.compile(r"\d+ gaps?: \d+ trades missing"), timeout=SECONDS)
+    expect(page.locator("#gaps table")).to_be_hidden()
+    told.click()
+    first = page.locator("#gaps tbody tr").first
+    expect(first).to_have_text(re.compile(r"2026-01-05 .*rejected"))
+    page.screenshot(path=tmp_path / "gaps.png")
+    symbol = page.locator("#symbol").inner_text()
+    bars = page.evaluate(
+        "async (symbol) => (await (await fetch(`/v1/bars/1m?symbol=${symbol}`)).json()).data",
+        symbol,
+    )
+    assert {bar["complete"] for bar in bars} == {True, False}
+
+
+def test_a_symbol_without_gaps_tells_of_none(look: Look, past: str) -> None:
+    watched = look(past)
+    until(watched.page, lambda: any("/v1/gaps" in url for url in watched.asked))
+    watched.page.wait_for_timeout(300)
+    expect(watched.page.locator("#gaps")).to_be_hidden()
+
+
 def test_the_reference_is_drawn_whole(look: Look, past: str) -> None:
     page = look(past, "/docs").page
     expect(page.locator(".operation").first).to_be_visible(timeout=SECONDS)

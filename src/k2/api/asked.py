@@ -89,6 +89,9 @@ ExchangeName = Annotated[
     str,
     Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Name of an exchange", examples=["asx"]),
 ]
+LedgerKind = Annotated[
+    str, Field(pattern=r"^[a-z]{1,32}$", description="A kind of record", examples=["trades"])
+]
 When = Annotated[
     str,
     Field(
@@ -203,7 +206,24 @@ class SnapshotsAsked(FormatAsked):
 class LedgerAsked(FormatAsked):
     """Parameters of a ledger."""
 
+    exchange: ExchangeName | None = None
+    kind: LedgerKind | None = None
     limit: int = Field(1_000, ge=1, le=10_000, description="The newest so many")
+
+
+class EntriesAsked(LedgerAsked):
+    """Parameters of a ledger whose entries are of one symbol each."""
+
+    symbol: Symbol | None = None
+
+
+class GapsAsked(EntriesAsked):
+    """Parameters of GET /v1/gaps."""
+
+    cause: str | None = Field(None, max_length=64, description="Why, as the ledger calls it")
+    state: Literal["open", "filling", "filled", "given up"] | None = Field(
+        None, description="What has become of it"
+    )
 
 
 class RecentAsked(FormatAsked):

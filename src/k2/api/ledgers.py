@@ -37,7 +37,7 @@ async def audit(request: Request) -> Response:
 @router.get(
     "/v1/rejected", responses=shapes.table("Rejected"), summary="Records that were rejected"
 )
-async def rejected(request: Request, query: Annotated[asked.LedgerAsked, Query()]) -> Response:
+async def rejected(request: Request, query: Annotated[asked.EntriesAsked, Query()]) -> Response:
     """The newest rejected records: whole, with their errors and their places in the log."""
     return await _ledger(request, "rejected", query)
 
@@ -45,7 +45,7 @@ async def rejected(request: Request, query: Annotated[asked.LedgerAsked, Query()
 @router.get(
     "/v1/duplicates", responses=shapes.table("Duplicate"), summary="Records that came twice"
 )
-async def duplicates(request: Request, query: Annotated[asked.LedgerAsked, Query()]) -> Response:
+async def duplicates(request: Request, query: Annotated[asked.EntriesAsked, Query()]) -> Response:
     """The newest duplicates, and the row that each repeats."""
     return await _ledger(request, "duplicates", query)
 
@@ -60,7 +60,7 @@ async def shed(request: Request, query: Annotated[asked.LedgerAsked, Query()]) -
 
 
 @router.get("/v1/gaps", responses=shapes.table("Gap"), summary="Records that never came")
-async def gaps(request: Request, query: Annotated[asked.LedgerAsked, Query()]) -> Response:
+async def gaps(request: Request, query: Annotated[asked.GapsAsked, Query()]) -> Response:
     """The newest holes in a venue's numbers, or what the log lost.
 
     `missing`: how many numbers of it the tables do not have by now; `state`: open, filling, filled
@@ -92,9 +92,13 @@ async def degradation(request: Request) -> Response:
 
 
 async def _ledger(request: Request, name: str, query: asked.LedgerAsked) -> Response:
+    about = query.model_dump(exclude={"format", "limit", "state"})
+    state = query.state if isinstance(query, asked.GapsAsked) else None
     return await answers.answer(
         request,
-        lambda reader, seconds: reader.ledger(name, limit=query.limit, timeout=seconds),
+        lambda reader, seconds: reader.ledger(
+            name, wanted=about, state=state, limit=query.limit, timeout=seconds
+        ),
         asked=(name, query),
         limit=query.limit,
         format=query.format,

@@ -7,6 +7,7 @@ from k2.ingest.degradation import Change, Level, Thresholds, Trigger
 from k2.ingest.drive import Drive
 from k2.ingest.follow import Follower
 from k2.ingest.gaps import STATE as GAP_STATE
+from k2.ingest.gaps import STATES as GAP_STATES
 from k2.ingest.gaps import with_state
 from k2.ingest.loss import accept_loss, to_partition
 from k2.ingest.options import CommitLimits, Retention, WriterOptions
@@ -30,6 +31,7 @@ from k2.ingest.writer import Writer, group_of
 
 __all__ = [
     "GAP_STATE",
+    "GAP_STATES",
     "Audit",
     "Change",
     "CommitFigures",

@@ -53,6 +53,9 @@ class Entry:
     cause: str
 
 
+STATES: Final = ("open", "filling", "filled", "given up")
+"""What an entry of the gap ledger may have come to."""
+
 STATE: Final = pa.schema(
     [("missing", pa.int64()), ("state", pa.string()), ("refill_from", pa.string())]
 )

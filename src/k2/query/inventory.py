@@ -11,6 +11,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from k2.errors import BadInput
 from k2.lake import definition
 from k2.model import TIMESTAMP_TYPE, Exchange
 from k2.query.port import Engine, Source, Statement
@@ -197,16 +198,27 @@ def list_snapshots(commits: pa.Table, limit: int) -> pa.Table:
     return pa.table([*columns, pa.array(names, pa.string())], schema=SNAPSHOTS)
 
 
-def ledger_statement(name: str, limit: int) -> Statement:
-    """The newest entries of a ledger, newest first."""
+def ledger_statement(name: str, limit: int, wanted: Mapping[str, str]) -> Statement:
+    """The newest entries of a ledger, newest first: those that have the `wanted` values in columns
+    of these names. Raises `BadInput` for a column that the ledger does not have.
+    """
     columns = definition(name).names
+    for column in wanted:
+        if column not in columns:
+            raise BadInput(f"the entries of {name!r} have no {column}", place=column)
     newest = [c for c in ("committed_at", "ingestion_timestamp") if c in columns]
     order = [*(f"{column} desc nulls last" for column in newest)]
     if "log_offset" in columns:
         order += ["log_topic", "log_partition", "log_offset desc"]
     else:
         order += ['"table"', '"commit" desc']
-    return statement("ledger", {"row_limit": limit}, order=", ".join(order))
+    conditions = [f'"{column}" = $wanted_{column}' for column in wanted]
+    return statement(
+        "ledger",
+        {"row_limit": limit, **{f"wanted_{column}": value for column, value in wanted.items()}},
+        order=", ".join(order),
+        wanted=" and ".join(conditions) or "true",
+    )
 
 
 def _text(value: int | None) -> str | None:

@@ -4,7 +4,7 @@ A `Reader` is opened on a home folder and closed by whoever opened it; any threa
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2.errors import BadInput, NotFound
-from k2.ingest import WriterLevel, with_state
+from k2.ingest import GAP_STATES, WriterLevel, with_state
 from k2.lake import LEDGERS, RECORD_TABLES
 from k2.log import Access
 from k2.model import Exchange
@@ -48,6 +48,8 @@ _TRADED: Final = ("trades", "quotes")
 KNOWN_KINDS: Final = ("trades", "quotes", "corrections")
 """The kinds of record of which it is known when they were known."""
 _ALL: Final = Selection()
+_MOST_GAPS: Final = 100_000
+"""Gaps, the newest, among which those of a state are looked for."""
 
 
 def _told_gaps(kind: str, gaps: Sequence[Gap]) -> list[str]:
@@ -277,18 +279,43 @@ class Reader:
         found = list_snapshots(self._state.commits(table), limit)
         return Answer(found, told([], found, began))
 
-    def ledger(self, name: str, *, limit: int = 1000, timeout: float | None = None) -> Answer:
+    def ledger(
+        self,
+        name: str,
+        *,
+        wanted: Mapping[str, str | None] | None = None,
+        state: str | None = None,
+        limit: int = 1000,
+        timeout: float | None = None,
+    ) -> Answer:
         """The newest entries of a ledger (rejected, duplicates, shed, gaps, commits), newest
         first. Those of gaps tell besides how much is missing by now: see `k2.ingest.with_state`.
+
+        `wanted`: values of the ledger's columns (symbol, exchange, kind, cause …) that an entry
+        has; None counts for nothing. `state`: that of gaps. Raises `BadInput` for a column that
+        the ledger does not have, or a state that there is not.
         """
         with limited(timeout):
             began = time.perf_counter()
             check_count("limit", limit)
+            values = {column: value for column, value in (wanted or {}).items() if value}
+            if state is not None:
+                if name != "gaps":
+                    raise BadInput(f"the entries of {name!r} have no state", place="state")
+                if state not in GAP_STATES:
+                    raise BadInput(
+                        "gaps have no such state",
+                        place="state",
+                        found=state,
+                        expected=", ".join(GAP_STATES),
+                    )
             source = self._state.ledger(name)
-            made = ledger_statement(name, limit)
-            table = self._engine.run(made, {"rows": source})
+            most = limit if state is None else _MOST_GAPS
+            table = self._engine.run(ledger_statement(name, most, values), {"rows": source})
             if name == "gaps":
                 table = with_state(self._state.lake, table)
+            if state is not None:
+                table = table.filter(pc.equal(table["state"], state)).slice(0, limit)
             return Answer(table, told([], table, began))
 
     def exchange(self, name: str) -> Exchange:

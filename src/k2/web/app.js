@@ -2,6 +2,7 @@
 
 import { Chart } from "./chart.js";
 import { change, count, duration, grouped } from "./format.js";
+import { showGaps } from "./gaps.js";
 import { keyOf, List, WINDOW } from "./list.js";
 import { again, get, post } from "./source.js";
 import { showQuote, Tape } from "./tape.js";
@@ -9,6 +10,7 @@ import { showQuote, Tape } from "./tape.js";
 const INTERVALS = { "1s": 1, "5s": 5, "1m": 60, "5m": 300, "1h": 3600 };
 const PAGE_BARS = 600;
 const LAST_TRADES = 40;
+const MOST_GAPS = 200;
 // A symbol whose last record is older than this is history: it is asked for less often.
 const LIVE_SECONDS = 3600;
 // The span of the list: half an hour, or less where the records do not go back so far.
@@ -43,6 +45,7 @@ function pick(row, interval = shown.interval) {
   $("exchange").textContent = [row.exchange, row.asset_class].filter(Boolean).join(" · ");
   if (!same) {
     tape.clear();
+    showGaps($("gaps"), []);
     day(null);
     showQuote($("quote"), null);
     price(null);
@@ -50,6 +53,7 @@ function pick(row, interval = shown.interval) {
   $("chart").setAttribute("aria-label", `Chart of ${row.symbol}: bars of ${interval}, and volume`);
   turnBars();
   turnTape();
+  turnGaps();
 }
 
 function price(text) {
@@ -144,6 +148,14 @@ async function records() {
     day(trades.data.at(-1)?.timestamp);
   }
   if (quotes) showQuote($("quote"), quotes.data.at(-1));
+}
+
+async function gaps() {
+  const { row, session, wait } = shown;
+  if (!row) return;
+  const asked = { ...about(row), kind: "trades", limit: MOST_GAPS };
+  const found = await get("/v1/gaps", asked, { slot: "gaps", signal: wait.signal });
+  if (session === shown.session && found) showGaps($("gaps"), found.data);
 }
 
 /** Says of which day the last trades are, where that is not today. */
@@ -274,6 +286,7 @@ document.addEventListener("keydown", (event) => {
 const quiet = () => {};
 const turnBars = again(pace, bars, quiet);
 const turnTape = again(pace, records, quiet);
+const turnGaps = again(() => 5000, gaps, quiet);
 const turnPrices = again(() => 2000, prices, quiet);
 again(() => 1000, state, trouble);
 again(() => 4000, symbols, quiet);

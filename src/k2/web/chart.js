@@ -137,7 +137,10 @@ export class Chart {
   }
 
   toCandle(time, bar) {
-    return { time, open: +bar.open, high: +bar.high, low: +bar.low, close: +bar.close };
+    const candle = { time, open: +bar.open, high: +bar.high, low: +bar.low, close: +bar.close };
+    if (bar.complete !== false) return candle;
+    const color = candle.close >= candle.open ? this.faint.up : this.faint.down;
+    return { ...candle, color, wickColor: color };
   }
 
   toVolume(time, bar) {

@@ -6,4 +6,5 @@ command = ledger_command(
     "commits",
     "The newest commits: when, how many rows, and where in the log they end.",
     ["table", "commit", "snapshot_id", "committed_at", "rows", "duplicates", "rejected"],
+    filters=(),
 )

@@ -26,4 +26,5 @@ command = ledger_command(
     "The newest records that were duplicates, each with the row that it repeats.",
     ["kind", "exchange", "symbol", "identity", "place", "repeats"],
     _placed,
+    filters=("exchange", "symbol", "kind"),
 )

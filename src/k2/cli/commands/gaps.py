@@ -28,6 +28,7 @@ command = ledger_group(
         "state",
         "refill_from",
     ],
+    filters=("exchange", "symbol", "kind", "cause", "state"),
 )
 
 

@@ -30,6 +30,7 @@ command = ledger_group(
     "The newest records that were rejected: why, where they came from and stand in the log.",
     ["kind", "exchange", "place", "column", "reason", "expected", "raw"],
     _placed,
+    filters=("exchange", "symbol", "kind"),
 )
 
 

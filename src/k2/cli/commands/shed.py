@@ -21,6 +21,7 @@ command = ledger_group(
         "log_offset",
         "end_offset",
     ],
+    filters=("exchange", "kind"),
 )
 
 
