@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["codec", "commit", "freshness", "ingest", "parsing"])
+@pytest.mark.parametrize("name", ["codec", "commit", "freshness", "ingest", "parsing", "windows"])
 def test_a_benchmark_prints_its_table(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bench", name, "--quick"],

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cli.conftest import K2
+from tests.feeds import nasdaq as itch
 
 TIME = 'format = "%Y-%m-%dT%H:%M:%SZ"'
 MAPPING = f"""\
@@ -87,3 +88,23 @@ def test_a_bust_of_yesterdays_trade(k2: K2, tmp_path: Path) -> None:
     assert "delete" in k2("rejected").out
     assert k2("audit").code == 0
     assert k2("quotes", "--history").code == 2
+
+
+def test_a_trade_that_itch_calls_broken_stands_no_more(k2: K2, tmp_path: Path) -> None:
+    messages = [
+        itch.directory(1, "AAPL"),
+        itch.hidden(1, itch.OPEN, 100, "AAPL", 2_899_000, 41),
+        itch.hidden(1, itch.OPEN + itch.SECOND, 1, "AAPL", 1_000, 42),
+        itch.broken(1, itch.OPEN + 60 * itch.SECOND, 42),
+    ]
+    path = itch.write(tmp_path / "12302019.NASDAQ_ITCH50.gz", messages)
+    for fates in ((4, 0), (0, 4)):
+        told = json.loads(k2("load", str(path), "--json").out)
+        assert (told["committed"], told["duplicate"]) == fates
+    stands = json.loads(k2("trades", "AAPL", "--json").out)["data"]
+    assert [row["trade_id"] for row in stands] == ["41"]
+    every = json.loads(k2("trades", "AAPL", "--history", "--json").out)["data"]
+    assert [(row["trade_id"], row["correction"]) for row in every] == [("41", None), ("42", "BUST")]
+    (bar,) = json.loads(k2("bars", "AAPL", "--interval", "1m", "--json").out)["data"]
+    assert (bar["low"], bar["volume"]) == ("289.9", "100")
+    assert k2("audit").code == 0

@@ -64,8 +64,10 @@ def open_feed(url: str, position: str | None, clock: Callable[[], datetime]) -> 
 
 
 def file_adapter(path: Path) -> OpenFile:
-    """What reads a file, by the endings of its name: `dbn` for x.dbn.zst; csv if none is known."""
-    endings = [suffix[1:].lower() for suffix in path.suffixes]
+    """What reads a file, by the endings of its name: `dbn` for x.dbn.zst, `itch` for
+    12302019.NASDAQ_ITCH50.gz; csv if none is known.
+    """
+    endings = [re.sub(r"^.*_|[0-9]+$", "", suffix[1:].lower()) for suffix in path.suffixes]
     known = (name for name in endings if re.fullmatch(r"[a-z][a-z0-9_]*", name) and _is_feed(name))
     modules = [import_module(f"k2.feeds.{name}") for name in (*known, "csv")]
     found: OpenFile = next(m.open_file for m in modules if hasattr(m, "open_file"))

@@ -5,8 +5,7 @@ Trades come from the schema `trades` and, by their action, from `tbbo` and `mbp-
 trades from `trades` alone. Symbols are the file's own, by the day or by the messages in between.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.util import find_spec
@@ -17,23 +16,17 @@ import numpy as np
 import pyarrow as pa
 
 from k2.errors import BadInput
+from k2.feeds.blocks import BlockFeed, Clock, Opened, Progress
 from k2.feeds.databento import columns, stream
-from k2.feeds.databento.columns import SOURCE, Context, Verdicts
+from k2.feeds.databento.columns import SOURCE, Context
 from k2.feeds.databento.stream import Array, Block, Head, Ints
 from k2.feeds.databento.symbols import ALWAYS, Symbols, TooFine
-from k2.feeds.mapped.content import Bytes, place_of, print_of
 from k2.feeds.mapped.options import read_options
-from k2.feeds.mapped.rejects import Origin, to_rejects
+from k2.feeds.mapped.rejects import Verdicts
 from k2.feeds.mapping import load_mapping
-from k2.feeds.occurrence import Occurrences
-from k2.feeds.port import EndOfFeed, Feed, Records
-from k2.model import CLOCK_SKEW, Exchange, latest, validate
+from k2.feeds.port import Feed
+from k2.model import CLOCK_SKEW, Exchange
 
-Clock = Callable[[], datetime]
-Progress = Callable[[int, int], None]
-
-SKIP_SECONDS: Final = 0.05
-"""So long one `read` may look for the position that the feed was opened at."""
 _OPTIONS: Final = ("kind", "exchange", "symbol", "mapping", "skew")
 _KINDS: Final = {
     "trades": ("trades",),
@@ -121,39 +114,28 @@ def open_file(
     return DbnFeed(asked, clock, progress, position)
 
 
-class DbnFeed:
-    """One file as a feed. Its name and position hold as long as the file is the same."""
+class DbnFeed(BlockFeed[Block]):
+    """One file as a feed: see `BlockFeed`."""
 
     def __init__(
         self, asked: Asked, clock: Clock, progress: Progress | None, position: str | None
     ) -> None:
         self._asked = asked
-        self._clock = clock
-        self._progress = progress
-        self._bytes = Bytes(asked.path)
-        self._occurrences: dict[str, Occurrences] = {}
-        try:
-            self.name = f"dbn:{asked.kind or 'all'}:{asked.path.resolve()}"
-            self._print = print_of(asked.path)
-            self._number = 0
-            self._skip = place_of(position, "record", self._print)
-            self._blocks: Iterator[Block] = iter(())
-            self.exchanges: Sequence[Exchange] = ()
-            self._symbols = Symbols()
-            self._too_fine = TooFine()
-            head = stream.read_head(self._bytes, str(asked.path))
-            if head is not None:
-                self._begin(head)
-        except BaseException:
-            self._bytes.close()
-            raise
+        self._symbols = Symbols()
+        self._too_fine = TooFine()
+        super().__init__(
+            f"dbn:{asked.kind or 'all'}:{asked.path.resolve()}",
+            Opened(SOURCE, asked.path, asked.skew, clock, progress, position),
+        )
 
-    def _begin(self, head: Head) -> None:
+    def _begin(self) -> None:
         asked = self._asked
+        head = stream.read_head(self._bytes, str(asked.path))
+        if head is None:
+            return
         self._head = head
         self._kinds = _kinds(asked, head)
-        self._exchange = _exchange(asked, head)
-        self.exchanges = (self._exchange,)
+        self.exchanges = (_exchange(asked, head),)
         if asked.symbol is not None and head.intervals:
             raise BadInput(
                 "the file names its symbols itself",
@@ -162,51 +144,10 @@ class DbnFeed:
             )
         for each in head.intervals:
             self._symbols.add(each.instrument_id, each.first, each.end, each.symbol)
-        self._occurrences = {
-            kind: Occurrences(lambda kind=kind: self._reread(kind))  # type: ignore[misc]
-            for kind in self._kinds
-            if "occurrence" in latest(kind).arrow.names
-        }
         self._blocks = stream.read_blocks(self._bytes, head, str(asked.path), asked.block_bytes)
 
-    def read(self) -> Sequence[Records]:
-        """The records of the next block, and the rejects among them."""
-        began = time.monotonic()
-        while True:
-            found = self._read_block()
-            # Behind the position that the feed was opened at, blocks hold nothing new.
-            if found or self._number >= self._skip or time.monotonic() - began > SKIP_SECONDS:
-                return found
-
-    def _read_block(self) -> Sequence[Records]:
-        block, now = self._next_block(), self._clock()
-        self._number = block.first + len(block.starts) - 1
-        found = []
-        for kind in self._kinds:
-            rows, table, verdicts = self._convert(block, kind, now)
-            good = table.filter(pa.array(verdicts.good))
-            if kind in self._occurrences:
-                ordinals = pa.array(self._occurrences[kind].number(good), pa.int32())
-                at = good.schema.get_field_index("occurrence")
-                good = good.set_column(at, good.schema.field(at), ordinals)
-            # Only now: which records are too far ahead depends on when they were read, and the
-            # numbers of equal records must not.
-            good = self._validated(kind, good, verdicts)
-            fresh = block.first + rows > self._skip
-            found += [
-                Records(kind, self._exchange.name, good.filter(pa.array(fresh[verdicts.good]))),
-                self._rejects(kind, block, rows[fresh], (verdicts, fresh), now),
-            ]
-        if self._progress is not None:
-            self._progress(self._bytes.done(), self._bytes.total)
-        return [records for records in found if records.table.num_rows]
-
-    def _next_block(self) -> Block:
-        block = next(self._blocks, None)
-        if block is None:
-            raise EndOfFeed
-        self._learn(block)
-        return block
+    def _again(self) -> "DbnFeed":
+        return DbnFeed(self._asked, self._opened.clock, None, None)
 
     def _learn(self, block: Block) -> None:
         """Take what the block says of symbols, and of instruments that cannot be kept."""
@@ -276,55 +217,6 @@ class DbnFeed:
             why += " on that day" if by_day else ": no message before it says which"
             verdicts.refuse((codes < 0) & (ids == number), "instrument_id", why)
         return codes, self._symbols.names
-
-    def _validated(self, kind: str, good: pa.Table, verdicts: Verdicts) -> pa.Table:
-        """The records that can be; the others are added to the verdicts."""
-        failures = validate(kind, good, self._exchange, self._asked.skew)
-        if failures is None:
-            return good
-        places = np.flatnonzero(verdicts.good)[failures.rows]
-        lists = (a.to_pylist() for a in (failures.columns, failures.values, failures.wrongs))
-        for place, name, value, wrong in zip(places.tolist(), *lists, strict=True):
-            verdicts.reasons.append((name, f'{name} "{value}" {wrong}', None))
-            verdicts.codes[place] = len(verdicts.reasons)
-        keep = np.ones(good.num_rows, bool)
-        keep[failures.rows] = False
-        return good.filter(pa.array(keep))
-
-    def _rejects(
-        self, kind: str, block: Block, rows: Ints, told: tuple[Verdicts, Any], now: datetime
-    ) -> Records:
-        """What was refused among the rows, whole. `line` is the record's number in the file."""
-        verdicts, fresh = told
-        codes = verdicts.codes[fresh]
-        bad = rows[codes > 0]
-        origin = Origin(self._exchange.name, kind, SOURCE, self._asked.path.name)
-        why = [verdicts.reasons[code - 1] for code in codes[codes > 0].tolist()]
-        table = to_rejects(origin, block.first + bad, why, block.raw(bad), now)
-        return Records("rejects", self._exchange.name, table)
-
-    def _reread(self, kind: str) -> Iterator[pa.Table]:
-        """The good records of a kind of the whole file once more, as they were numbered."""
-        feed = DbnFeed(self._asked, self._clock, None, None)
-        try:
-            while True:
-                _, table, verdicts = feed._convert(feed._next_block(), kind, self._clock())
-                yield table.filter(pa.array(verdicts.good))
-        except (EndOfFeed, BadInput):
-            # A file that is cut is told of by the first reading, which comes there later.
-            return
-        finally:
-            feed.close()
-
-    def position(self) -> str:
-        """`record <last record read> of <the file's size and time of change>`."""
-        return f"record {max(self._number, self._skip)} of {self._print}"
-
-    def close(self) -> None:
-        """Let go of the file, and of temporary files."""
-        self._bytes.close()
-        for occurrences in self._occurrences.values():
-            occurrences.close()
 
 
 def _kinds(asked: Asked, head: Head) -> tuple[str, ...]:

@@ -19,12 +19,12 @@ KINDS = ("trades", "quotes", "corrections", "instruments", "dividends", "splits"
 @click.option(
     "--kind",
     type=click.Choice(KINDS),
-    help="What the records are; of a .dbn file all that it holds, if left out.",
+    help="What the records are; of a .dbn or ITCH file all that it holds, if left out.",
 )
 @click.option(
     "--mapping",
     metavar="NAME|FILE.toml",
-    help="What the columns mean: a built-in mapping such as asx, or a file; .dbn needs none.",
+    help="What the columns mean: a built-in mapping such as asx, or a file; .dbn, ITCH need none.",
 )
 @click.option("--symbol", metavar="NAME", help="Of every record, where the file does not say.")
 @click.option("--exchange", metavar="NAME", help="In place of the mapping's.")
@@ -48,7 +48,7 @@ def command(
     instruments: Path | None,
     strict: bool,
 ) -> int:
-    """Load FILE… (delimited text or .dbn; plain, .gz, .zip, .zst) and tell its records' fates.
+    """Load FILE… (text, .dbn or ITCH; plain, .gz, .zip, .zst) and tell its records' fates.
 
     A record that cannot be read is rejected and kept whole; the rest goes on. Loading a file again,
     or a mended copy of it, doubles nothing. If FILE.CHECKSUM lies beside FILE, its SHA-256 is

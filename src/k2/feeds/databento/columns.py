@@ -4,7 +4,7 @@ Every field of a trade can be told from its row: what the model has no column fo
 `vendor_data`, where 0 is left out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -17,8 +17,10 @@ import pyarrow.compute as pc
 
 from k2.feeds.databento.stream import Array, Ints
 from k2.feeds.databento.symbols import UNDEFINED, nine_digits
-from k2.feeds.mapped.records import constant
-from k2.model import PRICE_TYPE, TIMESTAMP_TYPE, Exchange, latest
+from k2.feeds.mapped.records import constant, to_table
+from k2.feeds.mapped.rejects import Verdicts
+from k2.feeds.mapped.values import decimals
+from k2.model import TIMESTAMP_TYPE, Exchange
 
 Mask = npt.NDArray[np.bool_]
 
@@ -49,30 +51,6 @@ class Context:
     now: datetime
 
 
-class Verdicts:
-    """Why rows are refused: for each the first reason, or none."""
-
-    def __init__(self, n: int) -> None:
-        self.codes = np.zeros(n, np.int32)
-        self.reasons: list[tuple[str | None, str, str | None]] = []
-        """Column, reason, and what was expected; a row's code counts them from 1."""
-
-    def refuse(
-        self, bad: Mask, column: str | None, reason: str, expected: str | None = None
-    ) -> None:
-        """Refuse the rows of the mask, but for those that are."""
-        bad = bad & (self.codes == 0)
-        if bad.any():
-            self.reasons.append((column, reason, expected))
-            self.codes[bad] = len(self.reasons)
-
-    @property
-    def good(self) -> Mask:
-        """The rows that are not refused."""
-        found: Mask = self.codes == 0
-        return found
-
-
 def days(records: Array) -> Ints:
     """The day (since 1970, UTC) that a record's symbol is looked up by: that of its receipt."""
     received = records["ts_recv"]
@@ -86,13 +64,13 @@ def trades(records: Array, context: Context, verdicts: Verdicts) -> pa.Table:
     verdicts.refuse(records["price"] == UNDEFINED, "price", "the price is undefined")
     verdicts.refuse(records["size"] == NO_SIZE, "size", "the size is undefined")
     _check_sides(records, verdicts)
-    return _table(
+    return to_table(
         "trades",
         len(records),
         _shared(records, context)
         | {
-            "price": _decimals(records["price"] // 10),
-            "quantity": _decimals(records["size"].astype(np.int64) * _UNITS),
+            "price": decimals(records["price"] // 10),
+            "quantity": decimals(records["size"].astype(np.int64) * _UNITS),
             "side": _coded(records["side"].view(np.uint8), _SIDE_OF),
             "price_forming": pa.repeat(pa.scalar(True), len(records)),
             "vendor_data": _joined(_head(records), *_latency(records)),
@@ -107,8 +85,8 @@ def quotes(records: Array, context: Context, verdicts: Verdicts) -> pa.Table:
     for side in ("bid", "ask"):
         price, size = records[f"{side}_px_00"], records[f"{side}_sz_00"]
         empty = (price == UNDEFINED) | (size == NO_SIZE) | ((price == 0) & (size == 0))
-        columns[f"{side}_price"] = _decimals(price // 10, empty)
-        columns[f"{side}_quantity"] = _decimals(size.astype(np.int64) * _UNITS, empty)
+        columns[f"{side}_price"] = decimals(price // 10, empty)
+        columns[f"{side}_quantity"] = decimals(size.astype(np.int64) * _UNITS, empty)
     event = (records["action"].view(np.uint8).astype(np.uint64) << np.uint64(8)) | records[
         "side"
     ].view(np.uint8)
@@ -120,7 +98,7 @@ def quotes(records: Array, context: Context, verdicts: Verdicts) -> pa.Table:
         *(_counted(records[f"{side}_ct_00"], f"{side}_count") for side in ("bid", "ask")),
         *_latency(records),
     )
-    return _table("quotes", len(records), columns)
+    return to_table("quotes", len(records), columns)
 
 
 def instruments(records: Array, context: Context, verdicts: Verdicts) -> pa.Table:
@@ -130,13 +108,13 @@ def instruments(records: Array, context: Context, verdicts: Verdicts) -> pa.Tabl
     when = records["ts_event"]
     verdicts.refuse(when == NO_TIME, "ts_event", "the time is undefined")
     valid = (when // _NANOS_A_DAY).astype(np.int32)
-    return _table(
+    return to_table(
         "instruments",
         len(records),
         {
             **_named(codes, names, context, len(records)),
             "currency": _words(records["currency"]).dictionary_encode(),
-            "tick_size": _decimals(tick // 10, (tick == UNDEFINED) | (tick == 0)),
+            "tick_size": decimals(tick // 10, (tick == UNDEFINED) | (tick == 0)),
             "listed_from": _dates(records["activation"]),
             "listed_to": _dates(records["expiration"]),
             "valid_from": pa.array(valid, pa.int32(), mask=when == NO_TIME).cast(pa.date32()),
@@ -205,15 +183,6 @@ def _check_letters(
         if chr(code) not in known:
             reason = f"{column} {chr(code)!r} {wrong}"
             verdicts.refuse(codes == code, column, reason, " or ".join(known))
-
-
-def _decimals(units: Ints, absent: Mask | None = None) -> pa.Array:
-    """Decimals (18, 8) of whole units of 1e-8, which always fit: 64 bits of 1e-9 hold less."""
-    wide = np.empty((len(units), 2), np.int64)
-    wide[:, 0] = units
-    wide[:, 1] = units >> 63
-    valid = None if absent is None else pa.py_buffer(np.packbits(~absent, bitorder="little"))
-    return pa.Array.from_buffers(PRICE_TYPE, len(units), [valid, pa.py_buffer(wide)])
 
 
 def _times(nanos: npt.NDArray[np.uint64], absent: Mask | None = None) -> pa.Array:
@@ -294,12 +263,3 @@ def _letter(code: int) -> str:
 
 def _text(value: bytes) -> str:
     return value.decode("utf-8", "replace").strip()
-
-
-def _table(kind: str, n: int, columns: Mapping[str, pa.Array]) -> pa.Table:
-    schema = latest(kind).arrow
-    arrays = [
-        columns[field.name].cast(field.type) if field.name in columns else pa.nulls(n, field.type)
-        for field in schema
-    ]
-    return pa.Table.from_arrays(arrays, schema=schema)

@@ -70,6 +70,9 @@ class Block:
     types: npt.NDArray[np.uint8]
     first: int
 
+    def __len__(self) -> int:
+        return len(self.starts)
+
     def rows(self, kind: int) -> Ints:
         """The places of the records of a type among the block's."""
         return np.flatnonzero(self.types == kind)

@@ -95,6 +95,16 @@ def to_records(texts: Texts, n: int, context: Context, now: datetime) -> Convert
     return Converted(pa.Table.from_arrays(whole, schema=schema), good, faults)
 
 
+def to_table(kind: str, n: int, columns: Mapping[str, pa.Array]) -> pa.Table:
+    """The `n` records of a kind whose columns these are; the others are null."""
+    schema = latest(kind).arrow
+    arrays = [
+        columns[field.name].cast(field.type) if field.name in columns else pa.nulls(n, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
 def constant(value: str, n: int) -> pa.Array:
     """A dictionary column with one value in all `n` rows."""
     codes = pa.array(np.zeros(n, np.int32))

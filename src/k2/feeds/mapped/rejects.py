@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from k2.feeds.mapped.records import constant
 from k2.model import TIMESTAMP_TYPE, latest
 
+Mask = npt.NDArray[np.bool_]
 Why = tuple[str | None, str, str | None]
 """Column (None: the whole record), reason, and what was expected."""
 
@@ -47,3 +50,27 @@ def to_rejects(
         "ingestion_timestamp": pa.repeat(pa.scalar(now, TIMESTAMP_TYPE), n),
     }
     return pa.Table.from_arrays([columns[f.name].cast(f.type) for f in schema], schema=schema)
+
+
+class Verdicts:
+    """Why rows are refused: for each the first reason, or none."""
+
+    def __init__(self, n: int) -> None:
+        self.codes = np.zeros(n, np.int32)
+        self.reasons: list[tuple[str | None, str, str | None]] = []
+        """Column, reason, and what was expected; a row's code counts them from 1."""
+
+    def refuse(
+        self, bad: Mask, column: str | None, reason: str, expected: str | None = None
+    ) -> None:
+        """Refuse the rows of the mask, but for those that are."""
+        bad = bad & (self.codes == 0)
+        if bad.any():
+            self.reasons.append((column, reason, expected))
+            self.codes[bad] = len(self.reasons)
+
+    @property
+    def good(self) -> Mask:
+        """The rows that are not refused."""
+        found: Mask = self.codes == 0
+        return found

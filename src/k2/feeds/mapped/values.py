@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from k2.model import PRICE_TYPE
 
+Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 # What fits decimal(18, 8) exactly, and what is a number at all. No exponents, signs or blanks that
@@ -205,3 +206,12 @@ def _where(good: Mask, values: pa.Array) -> pa.Array:
 
 def _numpy(array: pa.Array) -> Any:
     return array.to_numpy(zero_copy_only=False)
+
+
+def decimals(units: Ints, absent: Mask | None = None) -> pa.Array:
+    """Decimals (18, 8) of whole units of 1e-8, which always fit: 64 bits of 1e-9 hold less."""
+    wide = np.empty((len(units), 2), np.int64)
+    wide[:, 0] = units
+    wide[:, 1] = units >> 63
+    valid = None if absent is None else pa.py_buffer(np.packbits(~absent, bitorder="little"))
+    return pa.Array.from_buffers(PRICE_TYPE, len(units), [valid, pa.py_buffer(wide)])
