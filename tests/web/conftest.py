@@ -112,7 +112,8 @@ def market_of(home: Path, url: str) -> Iterator[str]:
         feed = open_feed(url, None, clock)
         run_feed(feed, Producer(log, registry, 1), log, lambda: False)
         feed.close()
-        Writer(log, registry, lake, WriterOptions()).run(lambda: False, until_caught_up=True)
+        options = WriterOptions(gap_grace=timedelta(0))
+        Writer(log, registry, lake, options).run(lambda: False, until_caught_up=True)
     with serving(home) as served:
         yield served
 

@@ -94,6 +94,7 @@ class Scene:
         self.rewind = 0
         self._seams = [Seams(world.tally) for _ in range(WRITERS)]
         self._sharing = [Sharing(world.log, rank, WRITERS) for rank in range(WRITERS)]
+        self._commits: dict[tuple[str, int], int] = {}
         self._busy: list[Process] = []
         self._producer: Producer | None = None
         self._asked: list[tuple[Pinned, list[Mapping[str, Any]]]] = []
@@ -195,6 +196,7 @@ class Scene:
             self.clean()
         if self.chance.random() < 0.5:
             self.lake.absorb(table_of(self.chance.choice(READ)))
+        self.note_commits()
 
     def _move(self, process: Process, call: Callable[[], bool | None]) -> bool:
         """Let a process go on; it may end by it. Whether it did something and lives."""
@@ -227,8 +229,23 @@ class Scene:
             _TAIL_ROWS,
         )
 
+    def note_commits(self) -> None:
+        """A commit that anybody could have read is what it was: time travel leads to it for good.
+
+        Without this a commit that another one overwrote would go unseen: its writer notices that
+        the table's offsets fell, and commits the records once more.
+        """
+        for kind in READ:
+            commits = self.lake.commits_of(kind).select(["commit", "snapshot_id"]).to_pydict()
+            there = dict(zip(commits["commit"], commits["snapshot_id"], strict=True))
+            for (of, number), snapshot in self._commits.items():
+                if of == kind and there.get(number) != snapshot:
+                    raise wrong(f"commit {number} was overwritten", kind)
+            self._commits |= {(kind, number): snapshot for number, snapshot in there.items()}
+
     def look(self) -> None:
         """Ask for everything: the answer is right, or an error that says why there is none."""
+        self.note_commits()
         for kind in READ:
             try:
                 pinned = self._server.pin(kind)
