@@ -1,11 +1,27 @@
 """`k2 gaps`: the ledger, and `k2 gaps backfill`, which asks the venue again."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import K2
 from tests.feeds.venue import opened
+
+MAPPING = """\
+name = "venue"
+[exchange]
+name = "venue"
+asset_class = "crypto"
+zone = "UTC"
+numbered = ["trades"]
+[trades.fields]
+symbol = "symbol"
+timestamp = { column = "time", format = "%Y-%m-%dT%H:%M:%SZ" }
+trade_id = "id"
+price = "price"
+quantity = "quantity"
+"""
 
 
 @pytest.mark.slow
@@ -45,6 +61,19 @@ def test_a_gap_is_listed_filled_and_filled_no_more(k2: K2) -> None:
     assert (gap["missing"], gap["state"], gap["refill_from"]) == (0, "filled", None)
     again = k2("gaps", "backfill")
     assert "no trade is missing" in again.talk
+    assert k2("audit").code == 0
+
+
+def test_what_a_file_lacks_is_told_when_it_is_loaded(k2: K2, tmp_path: Path) -> None:
+    mapping = tmp_path / "venue.toml"
+    mapping.write_text(MAPPING)
+    file = tmp_path / "trades.csv"
+    lines = [f"A,2026-03-02T10:00:0{n}Z,{n},1,1" for n in (1, 2, 6, 7)]
+    file.write_text("\n".join(["symbol,time,id,price,quantity", *lines, ""]))
+    for _ in range(2):
+        assert k2("load", str(file), "--kind", "trades", "--mapping", str(mapping)).code == 0
+        (gap,) = json.loads(k2("gaps", "--json").out)["data"]
+        assert (gap["first_missing"], gap["last_missing"], gap["cause"]) == (3, 5, "unknown")
     assert k2("audit").code == 0
 
 

@@ -2,6 +2,7 @@
 that starts again knows what the one before it knew.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
@@ -14,7 +15,7 @@ import pytest
 from k2.feeds import EndOfFeed, open_feed
 from k2.feeds.faults import injected
 from k2.feeds.simulator import parse
-from k2.ingest import with_state
+from k2.ingest import audit, with_state
 from k2.ingest.sequence import State, Stream
 from k2.ingest.tracking import Sequences
 from k2.log import Producer
@@ -170,6 +171,41 @@ def test_a_gap_is_told_once_when_its_time_has_come(home: Home) -> None:
     trades(home, [14], at=200)
     assert len(told(home)) == 2
     assert open_holes(home) == []
+
+
+def follow(home: Home) -> None:
+    """A writer that runs on until it has told of a gap, or for long enough that it will not."""
+    end = time.monotonic() + 1.5
+    grace = timedelta(seconds=0.2)
+    home.writer(writer_options(grace)).run(lambda: time.monotonic() > end)
+
+
+def test_a_gap_is_told_of_a_stream_that_went_quiet(home: Home) -> None:
+    trades(home, [1, 2, 5])
+    before = home.lake.table("trades").snapshot()
+    for _ in range(2):
+        follow(home)
+        (entry,) = told(home)
+        assert (entry["first_missing"], entry["last_missing"]) == (3, 4)
+        assert (entry["log_partition"], entry["log_offset"]) == (0, 2)
+    after = home.lake.table("trades").snapshot()
+    assert (after.sequence, after.offsets) == (before.sequence + 1, before.offsets)
+    assert len(after.files) == len(before.files)
+    assert home.lake.commits_of("trades")["rows"].to_pylist() == [3, 0]
+    trades(home, [3, 4], at=60)
+    follow(home)
+    assert (len(told(home)), open_holes(home)) == (1, [])
+    assert audit(home.log, home.lake).ok
+
+
+def test_a_writer_tells_of_its_own_partitions(home: Home) -> None:
+    trades(home, [1, 2, 5])
+    table = home.lake.table("trades")
+    topic = "market.crypto.trades.simulated"
+    for owned, count in (({}, 0), ({topic: {1}}, 0), ({topic: {0, 1}}, 1), (None, 1)):
+        sequences = Sequences(home.lake, table, table.snapshot(), timedelta(seconds=10))
+        found = sequences.overdue(now(), owned)
+        assert (found.small if found else 0) == count
 
 
 def became(home: Home) -> list[tuple[object, ...]]:

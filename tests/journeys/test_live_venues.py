@@ -14,7 +14,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,12 @@ def opened(seed: int) -> Iterator[dict[str, Played]]:
         found = {}
         for number, name in enumerate(NAMES):
             script = random_script(1_000 * seed + number, FAULTS_EACH, SECONDS)
+            if name == "coinbase":
+                # Its books have neither numbers nor checksums: that one was old, nobody can know.
+                script = tuple(
+                    replace(fault, fault="unknown") if fault.fault == "stale_snapshot" else fault
+                    for fault in script
+                )
             trading = Trading(symbols_of(name)[:2], rate=RATE // len(NAMES), seed=seed)
             venue = stack.enter_context(open_venue(name, trading, script))
             found[name] = Played(venue, script)

@@ -4,6 +4,7 @@
 faults come.
 """
 
+import json
 import os
 import random
 import resource
@@ -11,7 +12,7 @@ import signal
 import sqlite3
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from statistics import median
@@ -59,6 +60,13 @@ def grown(seen: list[int]) -> float:
     """The last quarter beside the second, which no start distorts."""
     quarter = len(seen) // 4
     return median(seen[-quarter:]) / median(seen[quarter : 2 * quarter])
+
+
+def show(folder: Path, seen: Mapping[str, list[int]]) -> None:
+    """Print what was measured, and keep all of it in `seen.json`."""
+    told = {n: (min(s), max(s), len(s), round(grown(s), 2)) for n, s in seen.items()}
+    print("\n".join(f"{name}: {figures}" for name, figures in told.items()))  # noqa: T201
+    (folder / "seen.json").write_text(json.dumps(seen))
 
 
 # ------------------------------------------------------------------------- a fault each minute
@@ -156,7 +164,7 @@ def test_nothing_grows_and_nothing_is_lost(k2: K2, tmp_path: Path) -> None:
         assert sum(part.in_flight for part in found.partitions) == 0
     lives = seen.longest()
     print(struck)  # noqa: T201
-    print({n: (min(s), max(s), len(s), round(grown(s), 2)) for n, s in lives.items()})  # noqa: T201
+    show(tmp_path, lives | {"metadata files": seen.metadata_files})
     for name, life in lives.items():
         assert grown(life) < 1.2, name
     assert grown(seen.metadata_files) < 1.5

@@ -13,7 +13,15 @@ from k2.cli.machine import free_port
 from k2.venues import Trading, open_venue, symbols_of
 from tests.cli.conftest import K2
 from tests.journeys.test_live_venues import NAMES, Parts
-from tests.journeys.test_soak import LOOKS_A_MINUTE, MINUTES, grown, handles, memory, metadata_files
+from tests.journeys.test_soak import (
+    LOOKS_A_MINUTE,
+    MINUTES,
+    grown,
+    handles,
+    memory,
+    metadata_files,
+    show,
+)
 from tests.servers.kafka import Kafka
 from tests.servers.registry import Registry
 
@@ -85,7 +93,7 @@ def test_venues_are_followed_and_nothing_grows(
         time.sleep(10)
         lag = status(port)["lag_messages"]
         parts.end(*processes.values())
-    print({n: (min(s), max(s), round(grown(s), 2)) for n, s in seen.items()}, lag)  # noqa: T201
+    show(tmp_path, seen)
     assert lag == 0
     assert k2("ingest", "--until-caught-up").code == 0
     assert k2("audit", "--json").code == 0

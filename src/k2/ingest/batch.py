@@ -31,8 +31,9 @@ from k2.model import Exchange
 
 @dataclass(frozen=True)
 class Batch:
-    """What one commit brings: decided runs, the snapshot that they were decided on, and the offsets
-    document after it. `sequenced`: what they are to their streams, if these are followed.
+    """What one commit brings: decided runs (or none, for a commit of gaps alone), the snapshot that
+    they were decided on, and the offsets document after it. `sequenced`: what they are to their
+    streams, if these are followed.
     """
 
     runs: list[Decided]
@@ -46,6 +47,8 @@ class Batch:
         symbol is in both. So it is where partitions go by symbol.
         """
         others = [file.path for file in head.files.since(self.base.sequence)]
+        if not self.runs:
+            return not others  # what they brought may have been what is missing
         mine = set().union(*(symbols_of(run.rows) for run in self.runs))
         return not others or symbols_in(others).isdisjoint(mine)
 
@@ -129,6 +132,8 @@ def follow_on(start: Offsets, runs: Sequence[Decided]) -> bool:
 
 def _write_rows(table: LakeTable, runs: Sequence[pa.Table]) -> list[WrittenFile]:
     """One file a trading date, sorted by symbol and time."""
+    if not runs:
+        return []
     rows = pa.concat_tables([run for run in runs if run.num_rows] or runs[:1])
     if not rows.num_rows:
         return []
@@ -153,15 +158,19 @@ def _write_day(table: LakeTable, rows: pa.Table, day: date) -> WrittenFile:
 def _write_ledgers(lake: Lake, batch: Batch) -> tuple[WrittenFile, ...]:
     """The batch's entries, a file a ledger, to be named in its commit."""
     runs = batch.runs
-    ledgers = {
-        "rejected": pa.concat_tables([run.rejected for run in runs]),
-        "duplicates": pa.concat_tables([run.duplicates for run in runs]),
-        "shed": to_ledger(
-            [shed for run in runs for shed in run.shed],
-            [filled for run in runs for filled in run.filled],
-            datetime.now(UTC),
-        ),
-    }
+    ledgers = (
+        {}
+        if not runs
+        else {
+            "rejected": pa.concat_tables([run.rejected for run in runs]),
+            "duplicates": pa.concat_tables([run.duplicates for run in runs]),
+            "shed": to_ledger(
+                [shed for run in runs for shed in run.shed],
+                [filled for run in runs for filled in run.filled],
+                datetime.now(UTC),
+            ),
+        }
+    )
     if batch.sequenced is not None:
         ledgers["gaps"] = batch.sequenced.gaps
     return tuple(

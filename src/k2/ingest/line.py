@@ -23,7 +23,7 @@ from k2.ingest.options import WriterOptions
 from k2.ingest.shed import KINDS, Shedding
 from k2.ingest.skip import skipped
 from k2.ingest.tiers import TierFile
-from k2.ingest.tracking import Sequenced, Sequences
+from k2.ingest.tracking import Owned, Sequenced, Sequences
 from k2.ingest.watch import Lag, Place, figures_of, lags_of
 from k2.lake import Lake, ShedRange, Snapshot
 from k2.log import Log, Registry
@@ -39,8 +39,6 @@ _LOOK_EVERY: Final = timedelta(seconds=1)
 _TELL_EVERY: Final = timedelta(seconds=1)
 
 Step = Callable[[str], None]
-Owned = Mapping[str, Collection[int]]
-"""The partitions of each topic that a writer reads."""
 
 
 class Outage:
@@ -120,6 +118,7 @@ class Line:
         self._commit: Future[Committed] | None = None
         self._is_filling = False
         self._was_idle = False
+        self._quiet_since = self._clock()
         self.is_away = False
         """Whether log, registry or lake did not answer, and are tried again in a while."""
         self._not_before = 0.0
@@ -190,6 +189,11 @@ class Line:
         if self._commit is None and self._gathered and (self._is_due() or (at_once and not moved)):
             self._start_commit()
             moved = True
+        if moved or self._commit is not None:
+            self._quiet_since = self._clock()
+        elif self._clock() - self._quiet_since >= self._options.gap_grace.total_seconds():
+            self._quiet_since = self._clock()
+            moved = self._tell_gaps()
         return self._look_at_stopped() or moved
 
     def _own(self, owned: Owned | None) -> None:
@@ -258,6 +262,24 @@ class Line:
             self._is_filling, self._was_idle = True, False
             return True
         return False
+
+    def _tell_gaps(self) -> bool:
+        """Tell the gap ledger what is missing, by a commit of its own; whether anything is."""
+        if self._sequences is None or not self._follower.snapshot.sequence:
+            return False
+        sequenced = self._sequences.overdue(datetime.now(UTC), self._owned)
+        if sequenced is None:
+            return False
+        base = self._follower.snapshot
+        job = Batch([], base, base.offsets, (), sequenced)
+        self._commit = self._committer.submit(self._run_commit, job)
+        return True
+
+    def tell_gaps(self) -> None:
+        """Tell the gap ledger now what is missing: nothing more is to come."""
+        self._wait()
+        if not self._gathered and self._tell_gaps():
+            self._wait()
 
     def _open_ranges(self) -> list[ShedRange]:
         if not self._follower.snapshot.shed:
@@ -366,7 +388,7 @@ class Line:
 
     def _commit_now(self, job: Batch) -> Committed:
         begun = time.monotonic()
-        if self._sequences is not None:
+        if self._sequences is not None and job.sequenced is None:
             sequenced = self._sequences.sequence(job.runs, job.exchanges)
             job = replace(job, sequenced=sequenced)
         done = commit_batch(self._table, self._lake, job, self._options.file_age_max, self._on_step)

@@ -151,7 +151,7 @@ def settle(
     while not stop() and not _is_committed(lake, sent):
         with writing(lake_folder) as free:
             if free:
-                open_writer().run(stop, until_caught_up=True)
+                open_writer().run(stop, until_caught_up=True, is_whole=True)
                 if _is_committed(lake, sent):
                     return
         time.sleep(_LOOK)

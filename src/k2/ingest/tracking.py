@@ -5,6 +5,7 @@ entries of the ledger that belong into the same commit. Everything follows from 
 that a restart finds the same.
 """
 
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,12 @@ from k2.model import Exchange, Topic, micros
 SMALL: Final = 10
 """Gaps of so many missing numbers are small, those of more are large."""
 
+_AT_ONCE: Final = -(10**18)
+"""A grace before any time: clocks differ, and the silence itself was waited for."""
+
 States = Mapping[Stream, State]
+Owned = Mapping[str, Collection[int]]
+"""The partitions of each topic that a writer reads."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,8 @@ class Sequences:
     """The streams of one table of trades or quotes, as of a snapshot. One thread at a time.
 
     A hole is told to the gap ledger once records of its partition came that were first seen `grace`
-    after it, unless the ledger has it from a feed: most are closed by what was only late.
+    after it, or once nothing comes any more (`overdue`), unless the ledger has it from a feed: most
+    are closed by what was only late.
     """
 
     def __init__(self, lake: Lake, table: LakeTable, snapshot: Snapshot, grace: timedelta) -> None:
@@ -86,15 +93,29 @@ class Sequences:
             changed |= self._explained(found, topic, runs)
             latest |= {(exchange, seen.partition): seen for seen in _latest(rows)}
         counts[DUPLICATE] += sum(run.duplicates.num_rows for run in runs)
-        new, heard = self._to_tell({**states, **changed}, self._untold | changed.keys(), latest)
-        for stream, hole in (*new, *heard):
-            state = changed.get(stream) or states[stream]
-            holes = (h._replace(told=True) if h.first == hole.first else h for h in state.holes)
-            changed[stream] = state._replace(holes=tuple(holes))
-        small = sum(hole.last - hole.first < SMALL for _, hole in new)
-        entries = [_entry(kind, stream, hole, latest) for stream, hole in new]
-        changed = {stream: bounded(state) for stream, state in changed.items()}
-        return Sequenced(counts, to_gaps(entries), small, len(new) - small, changed)
+        return self._told(counts, changed, latest, self._grace)
+
+    def overdue(self, now: datetime, owned: Owned | None) -> Sequenced | None:
+        """All that is missing, for the gap ledger: of partitions (`owned`: of these alone) in which
+        nothing comes any more. None if nothing is. As `sequence`, with no records.
+        """
+        states = self._read()
+        if not self._untold:
+            return None
+        at = (now - _EPOCH) // _MICROSECOND
+        last = {
+            (_exchange(topic), partition): _Seen(topic, of.log_id, partition, at)
+            for topic, of in self._snapshot.offsets.items()
+            for partition in of.next_offset
+            if owned is None or partition in owned.get(topic, ())
+        }
+        found = self._told(Counter(), {}, last, _AT_ONCE)
+        if found.small or found.large:
+            return found
+        # The ledger had all of it from feeds, or there is nothing here to tell of.
+        states |= found.changed
+        self._note(found.changed)
+        return None
 
     def advance(self, snapshot: Snapshot, others: Sequence[str], mine: Sequenced | None) -> None:
         """Go on from a later snapshot: with what `mine` changed, if that is what was committed, and
@@ -150,38 +171,62 @@ class Sequences:
 
     # ------------------------------------------------------------------ telling
 
+    def _told(
+        self,
+        counts: Mapping[str, int],
+        changed: dict[Stream, State],
+        latest: "Mapping[tuple[str, int], _Seen]",
+        grace: int,
+    ) -> Sequenced:
+        """With the entries of the holes that are `grace` (microseconds) older than the latest of
+        their partition, in streams that `changed` or did not.
+        """
+        states = {**self._read(), **changed}
+        new, heard = self._to_tell(states, self._untold | changed.keys(), latest, grace)
+        told: dict[Stream, set[int]] = defaultdict(set)
+        for stream, hole in (*new, *heard):
+            told[stream].add(hole.first)
+        for stream, firsts in told.items():
+            state = states[stream]
+            holes = (h._replace(told=True) if h.first in firsts else h for h in state.holes)
+            changed[stream] = state._replace(holes=tuple(holes))
+        small = sum(hole.last - hole.first < SMALL for _, hole in new)
+        entries = [_entry(self._table.name, stream, hole, latest) for stream, hole in new]
+        changed = {stream: bounded(state) for stream, state in changed.items()}
+        return Sequenced(counts, to_gaps(entries), small, len(new) - small, changed)
+
     def _to_tell(
-        self, states: States, streams: Collection[Stream], latest: "Mapping[tuple[str, int], _Seen]"
+        self,
+        states: States,
+        streams: Collection[Stream],
+        latest: "Mapping[tuple[str, int], _Seen]",
+        grace: int,
     ) -> tuple[list[tuple[Stream, Hole]], list[tuple[Stream, Hole]]]:
         """The holes that are to be told now, and those that the ledger has from somebody else."""
         untold = [
             (stream, hole) for stream in streams for hole in states[stream].holes if not hole.told
         ]
-        due = {id(hole) for stream, hole in untold if self._is_due(stream, hole, latest)}
+        due = {id(hole) for stream, hole in untold if _is_due(stream, hole, latest, grace)}
         if not due:
             return [], []
         heard = self._heard({stream for stream, _ in untold})
-        known = {id(hole) for stream, hole in untold if _covered(hole, heard.get(stream, ()))}
+        known = {id(hole) for stream, hole in untold if _covered(hole, heard.get(stream, []))}
         return (
             sorted(each for each in untold if id(each[1]) in due - known),
             [each for each in untold if id(each[1]) in known],
         )
 
-    def _is_due(
-        self, stream: Stream, hole: Hole, latest: "Mapping[tuple[str, int], _Seen]"
-    ) -> bool:
-        seen = latest.get((stream[0], hole.after.partition))
-        return seen is not None and seen.ingested - hole.after.ingested >= self._grace
-
-    def _heard(self, streams: Collection[Stream]) -> Mapping[Stream, Sequence[Entry]]:
-        """What the ledger has of these streams, in files that were not looked at before."""
+    def _heard(self, streams: Collection[Stream]) -> Mapping[Stream, list[tuple[int, int]]]:
+        """The numbers that the ledger names of these streams, in files that were not looked at
+        before: ranges apart from each other, ascending.
+        """
         paths = {file.path for file in self._lake.ledger_files("gaps")} - self._looked_at
         self._looked_at |= paths
         exchanges, symbols = {each[0] for each in streams}, {each[1] for each in streams}
         found: dict[Stream, list[Entry]] = defaultdict(list)
         for entry in read_entries(sorted(paths), self._table.name, exchanges, symbols):
             found[entry.exchange, entry.symbol, entry.id_space].append(entry)
-        return found
+        return {stream: _ranges(entries) for stream, entries in found.items()}
 
 
 @dataclass(frozen=True)
@@ -192,6 +237,13 @@ class _Seen:
     log_id: str
     partition: int
     ingested: int
+
+
+def _is_due(
+    stream: Stream, hole: Hole, latest: Mapping[tuple[str, int], _Seen], grace: int
+) -> bool:
+    seen = latest.get((stream[0], hole.after.partition))
+    return seen is not None and seen.ingested - hole.after.ingested >= grace
 
 
 def _latest(rows: pa.Table) -> Iterator[_Seen]:
@@ -238,13 +290,21 @@ class _Causes:
         return "unknown"
 
 
-def _covered(hole: Hole, entries: Sequence[Entry]) -> bool:
-    """Whether the entries (ascending) name every number of the hole."""
-    reached = hole.first
+def _ranges(entries: Sequence[Entry]) -> list[tuple[int, int]]:
+    """The numbers of entries that ascend by their first, as ranges apart from each other."""
+    found: list[tuple[int, int]] = []
     for entry in entries:
-        if entry.first <= reached <= entry.last:
-            reached = entry.last + 1
-    return reached > hole.last
+        if found and entry.first <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], max(found[-1][1], entry.last))
+        else:
+            found.append((entry.first, entry.last))
+    return found
+
+
+def _covered(hole: Hole, ranges: Sequence[tuple[int, int]]) -> bool:
+    """Whether one of these ranges has every number of the hole."""
+    at = bisect_right(ranges, hole.first, key=lambda each: each[0]) - 1
+    return at >= 0 and hole.last <= ranges[at][1]
 
 
 def _counting(kind: str, exchanges: Iterable[Exchange]) -> set[str]:

@@ -15,10 +15,11 @@ from k2.errors import NotFound, Unavailable
 from k2.ingest.board import Board
 from k2.ingest.degradation import Level
 from k2.ingest.drive import Drive
-from k2.ingest.line import Line, Outage, Owned, Step
+from k2.ingest.line import Line, Outage, Step
 from k2.ingest.options import WriterOptions
 from k2.ingest.overload import Overload
 from k2.ingest.retention import trim_committed
+from k2.ingest.tracking import Owned
 from k2.ingest.watch import Place
 from k2.lake import Lake
 from k2.log import Log, Membership, Registry
@@ -67,8 +68,15 @@ class Writer:
         self._board = Board(log, drive.clock)
         self._watch = options.watch
 
-    def run(self, stop: Callable[[], bool], *, until_caught_up: bool = False) -> None:
-        """Follow the log until `stop()`, or until all that it holds is committed.
+    def run(
+        self,
+        stop: Callable[[], bool],
+        *,
+        until_caught_up: bool = False,
+        is_whole: bool = False,
+    ) -> None:
+        """Follow the log until `stop()`, or until all that it holds is committed. `is_whole`: then
+        nothing more is to come, and numbers that are missing are told to the gap ledger at once.
 
         Raises, when caught up, what topics have to wait for: `Unavailable`, or `Broken` where log
         and tables do not belong together. These stop a partition, and no other.
@@ -78,6 +86,8 @@ class Writer:
                 if self.step(stop, until_caught_up=until_caught_up):
                     continue
                 if until_caught_up and self.is_done():
+                    if is_whole:
+                        self._tell_gaps()
                     break
                 time.sleep(_IDLE.total_seconds())
             self.finish()
@@ -167,6 +177,10 @@ class Writer:
     def _owned(self) -> Owned | None:
         # Asked before each line's step: one may take long, and asking is the sign of life.
         return None if self._membership is None else self._membership.partitions()
+
+    def _tell_gaps(self) -> None:
+        for line in self._lines.values():
+            line.tell_gaps()
 
     def _raise_waiting(self) -> None:
         for error in self.waiting:
