@@ -14,8 +14,9 @@ from confluent_kafka.cimpl import NewPartitions
 
 from k2.errors import BadInput, K2Error, NotFound, Refused, Unavailable
 from k2.log import NOT_WIRE_FORMAT, Access, Append, Log, open_log
-from k2.log.kafka.cluster import Place, to_place
+from k2.log.kafka.cluster import Cluster, Place, to_place
 from k2.log.kafka.errors import translate
+from k2.log.kafka.log import KafkaLog
 from tests.servers.certificates import Certificates
 from tests.servers.kafka import Kafka, secured
 
@@ -104,6 +105,26 @@ def test_others_messages_between_show_in_the_offsets(kafka: Kafka, log: Log, pre
     producer.flush()
     (offsets,) = log.append([Append(T, 0, 1, messages(b"mine", b"mine"))])
     assert offsets.tolist() == [2, 3]
+
+
+def test_a_partition_that_nobody_reads_is_not_read_ahead(
+    kafka: Kafka, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(KafkaLog(Cluster(to_place(f"{kafka.bootstrap}?prefix={prefix}"), None))) as log:
+        log.create(T, 2)
+        for partition in (0, 1):
+            log.append([Append(T, partition, 1, messages(*[b"x" * 100] * 1_000))])
+        (first,) = log.read(T, 0, 0, 2_000)
+        log.read(T, 1, 0, 2_000)
+        assert log._readers.keys() == {(T, 0), (T, 1)}
+        monkeypatch.setattr("k2.log.kafka.log.IDLE_SECONDS", 0.2)
+        time.sleep(0.3)
+        (second,) = log.read(T, 0, first.next_offset, 2_000)
+        assert log._readers.keys() == {(T, 0)}
+        assert second.offsets[0] == first.next_offset
+        # Whoever comes back to the other one finds all of it.
+        (whole,) = log.read(T, 1, 0, 1 << 20)
+        assert whole.offsets.tolist() == list(range(1_000))
 
 
 def test_a_partition_that_was_added_is_appended_to(kafka: Kafka, log: Log, prefix: str) -> None:

@@ -5,6 +5,7 @@ their own: what is deleted, K2 deletes by `trim`.
 """
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,8 @@ from k2.model import Topic
 _READERS: Final = 64
 """Partitions that are read ahead at once; the one read longest ago makes room."""
 
+IDLE_SECONDS: Final = 60.0
+"""After so long a partition that nobody reads is not read ahead any more."""
 _SAMPLE_BYTES: Final = 1 << 18
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -163,10 +166,18 @@ class KafkaLog:
         with self._lock:
             reader = self._readers.pop((topic, partition), None)
             reader = reader or Reader(self._cluster, topic, partition)
+            reader.used_at = time.monotonic()
             self._readers[topic, partition] = reader
-            while len(self._readers) > _READERS:
+            # One that nobody reads any more, as another writer has its partition, would fetch ahead
+            # all that its memory may hold, and keep that.
+            while len(self._readers) > _READERS or self._oldest_is_idle():
                 _close(self._readers.popitem(last=False)[1])
             return reader
+
+    def _oldest_is_idle(self) -> bool:
+        oldest = next(iter(self._readers.values()))
+        idle = time.monotonic() - oldest.used_at > IDLE_SECONDS
+        return idle and not oldest.lock.locked()
 
 
 def _close(reader: Reader) -> None:

@@ -40,6 +40,8 @@ class Reader:
 
     def __init__(self, cluster: Cluster, topic: str, partition: int) -> None:
         self.lock = threading.Lock()
+        self.used_at = 0.0
+        """When somebody wanted it last, by `time.monotonic`."""
         self._topic = topic
         self._partition = partition
         self._cursor = Cursor(cluster, topic, partition)
