@@ -98,7 +98,7 @@ def read_head(content: Bytes, place: str) -> Head | None:
     """What stands before the records; None for a file without a byte."""
     import databento_dbn as dbn
 
-    start = _read(content, 8)
+    start = content.read_fully(8)
     if not start:
         return None
     if start[:3] != b"DBN":
@@ -117,7 +117,7 @@ def read_head(content: Bytes, place: str) -> Head | None:
             hint="a newer one may know it: pip install -U databento-dbn",
         )
     length = int.from_bytes(start[4:8], "little")
-    rest = _read(content, length) if len(start) == 8 and length <= HEAD_BYTES_MAX else b""
+    rest = content.read_fully(length) if len(start) == 8 and length <= HEAD_BYTES_MAX else b""
     if len(start) < 8 or len(rest) < length <= HEAD_BYTES_MAX:
         raise _cut(place, len(start) + len(rest), "its metadata")
     if length > HEAD_BYTES_MAX:
@@ -172,7 +172,7 @@ def read_blocks(
     """The records behind the head. What is whole comes before the error that tells of the rest."""
     carried, at, number = b"", head.size, 1
     while True:
-        fresh = _read(content, max(block_bytes - len(carried), 4096))
+        fresh = content.read_fully(max(block_bytes - len(carried), 4096))
         data = carried + fresh
         if not data:
             return
@@ -232,15 +232,6 @@ def _first_misfit(
     wanted = right[types]
     misfits = np.flatnonzero((wanted != -1) & (wanted != view[starts]))
     return int(misfits[0]) if len(misfits) else None
-
-
-def _read(content: Bytes, size: int) -> bytes:
-    """As many bytes as asked for, fewer only at the end: decompressors give what they have."""
-    parts, left = [], size
-    while left and (part := content.read(left)):
-        parts.append(part)
-        left -= len(part)
-    return b"".join(parts)
 
 
 def _cut(place: str, at: int, within: str) -> BadInput:

@@ -82,6 +82,14 @@ class Bytes:
             raise Unavailable(f"reading failed: {error.strerror}", place=str(self._path)) from error
         return data
 
+    def read_fully(self, size: int) -> bytes:
+        """As many bytes as asked for, fewer only at the end: decompressors give what they have."""
+        parts, left = [], size
+        while left and (part := self.read(left)):
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
+
     def _broken(self, error: Exception) -> BadInput:
         return BadInput(
             f"the compressed file is broken: {error}",

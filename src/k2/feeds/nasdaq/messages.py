@@ -117,7 +117,7 @@ def read_blocks(content: Bytes, place: str, block_bytes: int = BLOCK_BYTES) -> I
     """All messages of the file. What is whole comes before the error that tells of the rest."""
     carried, at, number = b"", 0, 1
     while True:
-        fresh = _read(content, max(block_bytes - len(carried), 4096))
+        fresh = content.read_fully(max(block_bytes - len(carried), 4096))
         data = carried + fresh
         if not data:
             return
@@ -162,12 +162,3 @@ def _frame(view: npt.NDArray[np.uint8]) -> tuple[Ints, int]:
 
 def _size_at(view: npt.NDArray[np.uint8], starts: Ints) -> Ints:
     return view[starts].astype(np.int64) * 256 + view[starts + 1]
-
-
-def _read(content: Bytes, size: int) -> bytes:
-    """As many bytes as asked for, fewer only at the end: decompressors give what they have."""
-    parts, left = [], size
-    while left and (part := content.read(left)):
-        parts.append(part)
-        left -= len(part)
-    return b"".join(parts)
