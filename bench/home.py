@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bench.market import DAYS, EXCHANGE, rows
-from k2.lake import Commit, TopicOffsets, bucket, open_lake, sort_indices
+from k2.lake import BUCKETS, Bucket, Commit, TopicOffsets, bucket, open_lake, sort_indices
 from k2.log import open_log, open_registry
 from k2.model import Exchange
 
@@ -46,7 +46,7 @@ def settled(home: Path, count: int) -> None:
                 part = made.filter(pc.equal(mine, number)).combine_chunks()
                 if part.num_rows:
                     part = part.take(pa.array(sort_indices(part)))
-                    files.append(table.write(part, day, bucket=number))
+                    files.append(table.write(part, day, bucket=Bucket(number, BUCKETS)))
             start = table.snapshot().offsets
             topic = f"market.crypto.{kind}.{EXCHANGE}"
             end = {topic: TopicOffsets("bench", {0: (DAYS.index(day) + 1) * (count // len(DAYS))})}

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PARTS = ("feed", "ingest", "serve", "venue")
+PARTS = ("feed", "ingest", "maintain", "serve", "venue")
 
 
 @dataclass

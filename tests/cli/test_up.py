@@ -25,11 +25,11 @@ def test_up_restarts_what_is_killed_and_ends_cleanly(tmp_path: Path) -> None:
     with running(*("--home", str(tmp_path), "up", "--feed", feed), K2_SERVE_PORT=str(port)) as run:
         wait_for(lambda: run.says("K2 is ready"), run)
         before = parts(run.process.pid)
-        assert commands(run.process.pid) == ["feed", "ingest", "serve"]
+        assert commands(run.process.pid) == ["feed", "ingest", "maintain", "serve"]
         for pid in before:
             os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: len(parts(run.process.pid).keys() - before.keys()) == 3, run)
-        assert commands(run.process.pid) == ["feed", "ingest", "serve"]
+        wait_for(lambda: len(parts(run.process.pid).keys() - before.keys()) == 4, run)
+        assert commands(run.process.pid) == ["feed", "ingest", "maintain", "serve"]
         run.process.send_signal(signal.SIGTERM)
         assert run.process.wait(60) == 0, run.lines
         assert parts(run.process.pid) == {}
@@ -46,7 +46,7 @@ def test_parts_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     with running(
         *("--home", str(tmp_path), "up", "--feed", "simulator:?rate=10"), K2_SERVE_PORT="0"
     ) as run:
-        wait_for(lambda: len(parts(run.process.pid)) == 3, run)
+        wait_for(lambda: len(parts(run.process.pid)) == 4, run)
         run.process.kill()
         wait_for(lambda: parts(run.process.pid) == {}, run)
 
@@ -82,7 +82,7 @@ def test_demo_with_venues_follows_three_of_them_through_faults(tmp_path: Path) -
         wait_for(lambda: traded(match[1]) == {"binance", "coinbase", "kraken"}, run)
         # A fault of theirs, and a feed that noticed.
         wait_for(lambda: run.says(r"^feed \d: "), run)
-        assert commands(run.process.pid) == ["feed", "feed", "feed", "ingest", "serve"]
+        assert commands(run.process.pid) == ["feed", "feed", "feed", "ingest", "maintain", "serve"]
         run.process.send_signal(signal.SIGINT)
         assert run.process.wait(60) == 0, run.lines
         assert parts(run.process.pid) == {}

@@ -17,7 +17,16 @@ from hypothesis import strategies as st
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table import Table
 
-from k2.lake import Commit, DataFileRef, Lake, LakeTable, bucket, open_lake
+from k2.lake import (
+    BUCKETS,
+    Bucket,
+    Commit,
+    DataFileRef,
+    Lake,
+    LakeTable,
+    bucket,
+    open_lake,
+)
 from k2.lake.stage import MERGE_AT
 from tests.lake.make import DAY, TOPIC, append, at, trades
 
@@ -52,7 +61,7 @@ def settle(table: LakeTable, commits: list[int | None], day: date) -> None:
     )
     buckets = np.array([bucket(s) for s in rows["symbol"].to_pylist()])
     files = tuple(
-        table.write(rows.filter(pa.array(buckets == b)), day, bucket=int(b))
+        table.write(rows.filter(pa.array(buckets == b)), day, bucket=Bucket(int(b), BUCKETS))
         for b in np.unique(buckets)
     )
     table.commit(Commit(files, head.offsets, at(first + 60)))

@@ -18,7 +18,7 @@ from pyiceberg.transforms import BucketTransform
 from pyiceberg.types import StringType
 
 from k2.errors import Refused
-from k2.lake import Commit, Lake, bucket, definition, open_lake, sort_rows
+from k2.lake import BUCKETS, Bucket, Commit, Lake, bucket, definition, open_lake, sort_rows
 from k2.lake.tables import of_kind
 from k2.model import versions
 from tests.lake.make import DAY, TOPIC, append, at, stored, trades
@@ -44,7 +44,7 @@ def settle(lake: Lake, rows: int) -> None:
     batch = trades(rows, first_offset=first)
     buckets = pa.array([bucket(s) for s in batch["symbol"].to_pylist()])
     files = tuple(
-        table.write(batch.filter(pc.equal(buckets, b)), DAY, bucket=b)
+        table.write(batch.filter(pc.equal(buckets, b)), DAY, bucket=Bucket(b, BUCKETS))
         for b in sorted(set(buckets.to_pylist()))
     )
     table.commit(Commit(files, head.offsets, at(first + rows)))

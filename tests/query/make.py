@@ -152,6 +152,11 @@ class Files:
         """Rows in all files."""
         return sum(ref.rows for ref in self.refs)
 
+    @property
+    def newest(self) -> int | None:
+        """The last time of any row."""
+        return max((ref.max_timestamp or 0 for ref in self.refs), default=None)
+
     def select(
         self,
         *,

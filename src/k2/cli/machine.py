@@ -17,7 +17,8 @@ _LOOK_SECONDS: Final = 0.1
 
 
 def parts_of(settings: Settings, feeds: Sequence[str], port: int) -> list[Part]:
-    """The parts of K2 as the settings have them: a process for each feed, the writers, the server.
+    """The parts of K2 as the settings have them: a process for each feed, the writers, the server,
+    and what keeps the tables quick.
 
     The server listens at `port`. They end with this process, even if it is killed.
     """
@@ -27,6 +28,7 @@ def parts_of(settings: Settings, feeds: Sequence[str], port: int) -> list[Part]:
         *_numbered(settings.home, "feed", "feed", metrics.feed_port, [("--", f) for f in feeds]),
         *_numbered(settings.home, "writer", "ingest", metrics.ingest_port, [()] * settings.writers),
         Part("server", (*k2_program(settings.home), "serve", *server)),
+        Part("maintenance", (*k2_program(settings.home), "maintain", "--follow")),
     ]
 
 

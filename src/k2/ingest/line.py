@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from k2.errors import Conflict, NotFound, Refused, Unavailable
+from k2.errors import Broken, Conflict, NotFound, Refused, Unavailable
 from k2.ingest.batch import Batch, Committed, commit_batch, follow_on, moved_by
 from k2.ingest.decide import Decided, table_of
 from k2.ingest.drive import Drive
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 _READ_BYTES: Final = 8 << 20
 _ABSORB_EVERY: Final = timedelta(seconds=10)
-_CLEAN_EVERY: Final = timedelta(minutes=10)
+_CLEAN_EVERY: Final = timedelta(minutes=2)
 _CLEAN_FIRST: Final = timedelta(minutes=1)
 _LOOK_EVERY: Final = timedelta(seconds=1)
 _TELL_EVERY: Final = timedelta(seconds=1)
@@ -93,6 +93,7 @@ class Line:
         # A writer that is often started anew must come to it as well.
         self._cleaned_at = self._absorbed_at - (_CLEAN_EVERY - _CLEAN_FIRST).total_seconds()
         self._owned: Owned | None = None
+        self._is_broken = False
         self._lags: Mapping[Place, Lag] = {}
         self._told_at = -_TELL_EVERY.total_seconds()
         self._reached = False
@@ -193,6 +194,7 @@ class Line:
             self._quiet_since = self._clock()
         elif self._clock() - self._quiet_since >= self._options.gap_grace.total_seconds():
             self._quiet_since = self._clock()
+            self._keep_up()
             moved = self._tell_gaps()
         return self._look_at_stopped() or moved
 
@@ -216,6 +218,10 @@ class Line:
         except Conflict as error:
             self._wait()
             self._begin_again(error)
+            return True
+        except Broken as error:
+            self._wait()
+            self._begin_once_more(error)
             return True
         self._reached = True
         self._outage.ended()
@@ -424,8 +430,10 @@ class Line:
             self._begin_again(error)
         except Unavailable as error:
             self._is_away_now(error)
+        except Broken as error:
+            self._begin_once_more(error)
         else:
-            self._committing = []
+            self._committing, self._is_broken = [], False
             self._advance(done.snapshot, done.paths, done.sequenced)
 
     def _is_away_now(self, error: Unavailable | NotFound) -> None:
@@ -443,6 +451,20 @@ class Line:
         )
         self._options.watch.began_again(self._table.name)
         self._begin()
+
+    def _begin_once_more(self, error: Broken) -> None:
+        """A file was not there: from the table's own state that may be another, once."""
+        if self._is_broken:
+            raise error
+        # A writer that was frozen for hours goes by files that were compacted and removed since.
+        self._is_broken = True
+        self._begin_again(error)
+
+    def _keep_up(self) -> None:
+        """Go by the newest snapshot: files of an older one are removed in time."""
+        snapshot = self._table.snapshot()
+        if not self._gathered and snapshot.sequence != self._follower.snapshot.sequence:
+            self._advance(snapshot, [])
 
     def _tell(self) -> None:
         """Tell now and then how far the table is behind."""

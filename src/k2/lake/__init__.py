@@ -7,9 +7,11 @@ from k2.lake.commit import Commit
 from k2.lake.files import WrittenFile
 from k2.lake.index import DataFileRef, FileIndex
 from k2.lake.lake import Lake, open_lake
+from k2.lake.maintain import Maintained, maintain
 from k2.lake.offsets import Loss, Offsets, OutboxEntry, ShedRange, TopicOffsets
+from k2.lake.remove import Removed
 from k2.lake.snapshot import Snapshot
-from k2.lake.sort import bucket, sort_indices, sort_rows
+from k2.lake.sort import Bucket, bucket, sort_indices, sort_rows
 from k2.lake.table import LakeTable
 from k2.lake.tables import BUCKETS, LEDGERS, RECORD_TABLES, Column, Definition, definition
 
@@ -17,6 +19,7 @@ __all__ = [
     "BUCKETS",
     "LEDGERS",
     "RECORD_TABLES",
+    "Bucket",
     "Column",
     "Commit",
     "DataFileRef",
@@ -25,14 +28,17 @@ __all__ = [
     "Lake",
     "LakeTable",
     "Loss",
+    "Maintained",
     "Offsets",
     "OutboxEntry",
+    "Removed",
     "ShedRange",
     "Snapshot",
     "TopicOffsets",
     "WrittenFile",
     "bucket",
     "definition",
+    "maintain",
     "open_lake",
     "sort_indices",
     "sort_rows",

@@ -75,7 +75,8 @@ class Change:
 
     `properties` is asked with the head and with the commit's number, raises `Conflict` where the
     head is not what the change was decided on, and answers the properties to be set. `removed` are
-    local paths of the table's files that `files` take the place of.
+    local paths of the table's files that `files` take the place of. `named` are local paths of
+    files that the properties name: they must be there as well.
     """
 
     id: str
@@ -83,6 +84,7 @@ class Change:
     properties: Callable[[Snapshot, int], Mapping[str, str]]
     summary: Mapping[str, str]
     removed: frozenset[str] = frozenset()
+    named: tuple[str, ...] = ()
 
 
 def change_of(commit: Commit, absorbed: Callable[[str], int]) -> Change:
@@ -109,7 +111,8 @@ def change_of(commit: Commit, absorbed: Callable[[str], int]) -> Change:
         **commit.summary,
         **{f"k2.{ledger}": str(rows) for ledger, rows in counted.items()},
     }
-    return Change(commit.id, commit.files, properties, summary)
+    named = tuple(file.path for file in commit.outbox)
+    return Change(commit.id, commit.files, properties, summary, named=named)
 
 
 def replacing(removed: Iterable[str], files: Iterable[WrittenFile]) -> Change:

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from k2.lake.table import LakeTable
 
 KEEP_SNAPSHOTS: Final = 100
-CLEAN_AFTER: Final = timedelta(hours=1)
-"""Age of a metadata file before it may go: readers and strangers may still be at it."""
+CLEAN_AFTER: Final = timedelta(minutes=10)
+"""Age of a metadata file before it may go: readers and strangers may still be at it, while they
+plan. A commit a second writes four of them."""
 
 
 def expired(metadata: Metadata, absorbed: int, keep: int) -> set[int]:

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from k2.lake.manifest import EPOCH, Entry, day_of
-from k2.lake.metadata import SETTLED_SPEC
-from k2.lake.sort import bucket
+from k2.lake.metadata import bucket_in
+from k2.lake.sort import Bucket, bucket
 
 LEAST, GREATEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 _NO_DATE: Final = np.iinfo(np.int32).min
-_NO_BUCKET: Final = -1
+_NO_BUCKET: Final = Bucket(-1, 0)
 # No UTF-8 text holds the byte 0xff: this is after every one.
 _LAST_TEXT: Final = b"\xff"
 _READ: Final = ("symbol", "trade_id", "commit_sequence")
@@ -58,8 +58,9 @@ class FileColumns:
     """Data files as columns of equal length, in no order."""
 
     path: npt.NDArray[np.object_]
-    spec: npt.NDArray[np.int16]
-    bucket: npt.NDArray[np.int16]
+    bucket: npt.NDArray[np.int32]
+    buckets: npt.NDArray[np.int32]
+    """Among how many its bucket is one; 0 without a bucket."""
     exchange_date: npt.NDArray[np.int32]
     sequence: Longs
     rows: Longs
@@ -94,11 +95,11 @@ def columns_of(
     partitions = [file["partition"] for file in files]
     sequence = np.array([entry["sequence_number"] for entry in entries], np.int64)
     least, greatest = read.commits(sequence)
-    buckets = [p.get("symbol_bucket") for p in partitions]
+    buckets = [bucket_in(partition) or _NO_BUCKET for partition in partitions]
     return FileColumns(
         path=_objects([local(file["file_path"]) for file in files]),
-        spec=np.array([SETTLED_SPEC if b is not None else 0 for b in buckets], np.int16),
-        bucket=np.array([_NO_BUCKET if b is None else b for b in buckets], np.int16),
+        bucket=np.array([number for number, _ in buckets], np.int32),
+        buckets=np.array([of for _, of in buckets], np.int32),
         exchange_date=np.array([_days(p.get("exchange_date")) for p in partitions], np.int32),
         sequence=sequence,
         rows=np.array([file["record_count"] for file in files], np.int64),
@@ -173,6 +174,13 @@ class FileIndex:
         return int(self.columns.rows.sum())
 
     @property
+    def newest(self) -> int | None:
+        """The last time of any row, microseconds since 1970 (the greatest number where a file does
+        not say); None without rows.
+        """
+        return int(self.columns.max_timestamp.max()) if len(self) else None
+
+    @property
     def bytes(self) -> int:
         """Bytes of all files."""
         return int(self.columns.bytes.sum())
@@ -221,6 +229,31 @@ class FileIndex:
         chosen = np.flatnonzero(self.columns.max_commit > commit)
         return self._refs(chosen[np.argsort(self.columns.sequence[chosen], kind="stable")], None)
 
+    def by_partition(self) -> dict[tuple[date | None, Bucket | None], tuple[DataFileRef, ...]]:
+        """The files of each table partition, oldest commit first, by its day and its bucket; None
+        where it has no such.
+        """
+        of = self.columns
+        keys = np.stack([of.exchange_date, of.buckets, of.bucket])
+        order = np.lexsort((of.sequence, *keys[::-1]))
+        borders = np.flatnonzero((np.diff(keys[:, order]) != 0).any(axis=0)) + 1
+        found = {}
+        for chosen in np.split(order, borders) if len(order) else ():
+            day, count, number = keys[:, chosen[0]].tolist()
+            key = (
+                _known(day, _NO_DATE, day_of),
+                Bucket(number, count) if count else None,
+            )
+            found[key] = self._refs(chosen, None)
+        return found
+
+    def doubtful(self, commits: Sequence[int]) -> frozenset[str]:
+        """Paths of the files that these commits added with rows whose own commit is not written."""
+        of = self.columns
+        # Where every row has its own, the greatest of them is of an earlier commit than the file.
+        chosen = np.isin(of.sequence, commits) & (of.max_commit == of.sequence)
+        return frozenset(of.path[chosen].tolist())
+
     def commits(self, path: str) -> tuple[int, int]:
         """The least and the greatest commit (inclusive) that a row of this file may come from.
 
@@ -236,10 +269,14 @@ class FileIndex:
     def _may_hold(self, symbols: Iterable[str]) -> npt.NDArray[np.bool_]:
         of = self.columns
         mask = np.zeros(len(of.path), dtype=np.bool_)
+        counts = [count for count in np.unique(of.buckets).tolist() if count]
         for symbol in symbols:
             text = symbol.encode()
             inside = (of.min_symbol <= text) & (of.max_symbol >= text)
-            mask |= inside & ((of.bucket == _NO_BUCKET) | (of.bucket == bucket(symbol)))
+            alike = of.buckets == 0
+            for count in counts:
+                alike |= (of.buckets == count) & (of.bucket == bucket(symbol, count))
+            mask |= inside & alike
         return mask
 
     def _refs(self, chosen: Longs, as_of: int | None) -> tuple[DataFileRef, ...]:
@@ -252,7 +289,7 @@ class FileIndex:
                 rows=int(of.rows[i]),
                 bytes=int(of.bytes[i]),
                 whole=bool(of.max_commit[i] <= bound),
-                settled=bool(of.spec[i] == SETTLED_SPEC),
+                settled=bool(of.buckets[i]),
                 exchange_date=_known(of.exchange_date[i], _NO_DATE, lambda v: day_of(int(v))),
                 min_symbol=_known(of.min_symbol[i], b"", bytes.decode),
                 max_symbol=_known(of.max_symbol[i], _LAST_TEXT, bytes.decode),

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from k2.errors import BadInput, Broken, Conflict, NotFound, Refused
 from k2.lake.commit import Change
 from k2.lake.files import WrittenFile, delete
-from k2.lake.index import DataFileRef, to_microseconds
+from k2.lake.index import GREATEST, LEAST, DataFileRef, to_microseconds
 from k2.lake.offsets import ABSORBED, OFFSETS
 from k2.lake.snapshot import Head, Snapshot, to_datetime
 from k2.lake.table import LakeTable
@@ -235,13 +235,20 @@ def _at(lake: Tables, name: str, moment: datetime) -> int:
     newest = _last_by(_rows(name, head, absorbed), moment)
     if newest:
         return newest
-    # One table's files follow each other in time, so the first that has a row has the last one.
     end = to_microseconds(moment)
-    for file in sorted(files, key=lambda f: f.min_timestamp or 0, reverse=True):
-        if (file.min_timestamp or 0) <= end and (
-            found := _last_by(_read(file, table=name), moment)
-        ):
-            return found
+    found, found_at = 0, LEAST
+    for file in sorted(files, key=lambda f: f.max_timestamp or GREATEST, reverse=True):
+        if (file.max_timestamp or GREATEST) < found_at:
+            break  # all that is left is older
+        if (file.min_timestamp or 0) <= end:
+            rows = _read(file, table=name)
+            commit = _last_by(rows, moment)
+            if commit > found:
+                found = commit
+                at = rows.filter(pc.equal(rows["commit"], commit))["committed_at"][0].as_py()
+                found_at = to_microseconds(at)
+    if found:
+        return found
     raise NotFound(
         f"nothing was committed to {name} by {_told(moment)}",
         hint=_first(commits_of(lake, name)),

@@ -4,12 +4,15 @@ Comes in: a `Definition` or the present document. Goes out: the next document; n
 place. https://iceberg.apache.org/spec/#table-metadata
 """
 
+import json
+import re
 from collections.abc import Collection, Mapping
 from typing import Any, Final, TypeAlias
 
 import pyarrow as pa
 
 from k2.errors import Broken, Refused
+from k2.lake.offsets import COMMIT_ID, FOREIGN
 from k2.lake.tables import BUCKETS, Column, Definition
 from k2.model import DICTIONARY_TYPE
 
@@ -18,7 +21,10 @@ Metadata: TypeAlias = dict[str, Any]
 METADATA_VERSIONS: Final = 10
 """Older metadata documents that are kept; a reader that needs longer reads the newest again."""
 
-FRESH_SPEC, SETTLED_SPEC = 0, 1
+FRESH_SPEC: Final = 0
+BUCKET: Final = "symbol_bucket"
+"""Field of a data file's partition, among sixteen; among others, with their number behind it."""
+_BUCKETED: Final = re.compile(r"bucket\[(\d+)\]")
 
 
 def iceberg_type(arrow: pa.DataType) -> str:
@@ -55,7 +61,7 @@ def new_table(definition: Definition, location: str, uuid: str, now_ms: int) -> 
         "schemas": [{"type": "struct", "schema-id": 0, "fields": fields}],
         "current-schema-id": 0,
         "partition-specs": _specs(definition, ids),
-        "default-spec-id": SETTLED_SPEC if definition.partitioned else FRESH_SPEC,
+        "default-spec-id": 1 if definition.partitioned else FRESH_SPEC,
         "last-partition-id": 1001 if definition.partitioned else 999,
         "properties": _properties(definition),
         "current-snapshot-id": -1,
@@ -101,6 +107,50 @@ def evolve(metadata: Metadata, definition: Definition) -> Metadata | None:
         "current-schema-id": schema_id,
         "properties": metadata["properties"] | _properties(definition),
     }
+
+
+def buckets_of(metadata: Metadata) -> int:
+    """Into how many buckets of symbols a day settles now; 0 for a table without days."""
+    default = metadata["default-spec-id"]
+    return next(of for of, (spec_id, _) in _settled(metadata).items() if spec_id == default)
+
+
+def settled_spec(metadata: Metadata, of: int) -> tuple[int, str]:
+    """Id of the table partition spec of that many buckets, and the name of its bucket's field."""
+    return _settled(metadata)[of]
+
+
+def _settled(metadata: Metadata) -> dict[int, tuple[int, str]]:
+    found = {0: (FRESH_SPEC, "")}
+    for spec in metadata["partition-specs"]:
+        for field in spec["fields"]:
+            if match := _BUCKETED.fullmatch(field["transform"]):
+                found[int(match[1])] = (spec["spec-id"], field["name"])
+    return found
+
+
+def with_buckets(metadata: Metadata, of: int) -> Metadata:
+    """The document by which days settle into that many buckets from now on; files stay."""
+    if of in _settled(metadata):
+        return metadata | {"default-spec-id": settled_spec(metadata, of)[0]}
+    day, before = next(s for s in metadata["partition-specs"] if s["spec-id"] == 1)["fields"]
+    spec_id = max(spec["spec-id"] for spec in metadata["partition-specs"]) + 1
+    field_id = metadata["last-partition-id"] + 1
+    changed = {"field-id": field_id, "name": f"{BUCKET}_{of}", "transform": f"bucket[{of}]"}
+    spec = {"spec-id": spec_id, "fields": [day, before | changed]}
+    return metadata | {
+        "partition-specs": [*metadata["partition-specs"], spec],
+        "default-spec-id": spec_id,
+        "last-partition-id": field_id,
+    }
+
+
+def bucket_in(partition: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The bucket of a data file's partition: its number, and among how many; None without one."""
+    for name, number in partition.items():
+        if name.startswith(BUCKET) and number is not None:
+            return number, int(name.removeprefix(BUCKET).lstrip("_") or BUCKETS)
+    return None
 
 
 def schema_of(metadata: Metadata) -> dict[str, Any]:
@@ -158,6 +208,22 @@ def succeed(old: Metadata, new: Metadata, location: str, now_ms: int) -> tuple[M
     return new | {"last-updated-ms": now_ms, "metadata-log": log[-METADATA_VERSIONS:]}, dropped
 
 
+def foreign_rewrites(metadata: Metadata) -> tuple[int, ...]:
+    """Commits of other engines by which rows may have moved from file to file, ascending: the first
+    that took files away, and all of theirs that followed.
+
+    Which commit first brought rows that these wrote without a `commit_sequence`, nobody knows any
+    more. Those found are kept in a property, since snapshots expire.
+    """
+    known = set(map(int, json.loads(metadata["properties"].get(FOREIGN, "[]"))))
+    for snapshot in sorted(metadata["snapshots"], key=lambda s: int(s["sequence-number"])):
+        summary = snapshot["summary"]
+        took_away = int(summary.get("deleted-data-files", 0)) > 0
+        if COMMIT_ID not in summary and (known or took_away):
+            known.add(snapshot["sequence-number"])
+    return tuple(sorted(known))
+
+
 def _field(field_id: int, column: Column) -> dict[str, Any]:
     return {
         "id": field_id,
@@ -180,12 +246,12 @@ def _specs(definition: Definition, ids: Mapping[str, int]) -> list[dict[str, Any
     bucket = {
         "source-id": ids["symbol"],
         "field-id": 1001,
-        "name": "symbol_bucket",
+        "name": BUCKET,
         "transform": f"bucket[{BUCKETS}]",
     }
     return [
         {"spec-id": FRESH_SPEC, "fields": [day]},
-        {"spec-id": SETTLED_SPEC, "fields": [day, bucket]},
+        {"spec-id": 1, "fields": [day, bucket]},
     ]
 
 

@@ -18,6 +18,7 @@ OUTBOX: Final = "k2.outbox"
 ABSORBED: Final = "k2.absorbed"
 EXCHANGE: Final = "k2.exchange."
 COMMIT_ID: Final = "k2.commit-id"
+FOREIGN: Final = "k2.foreign"
 
 
 @dataclass(frozen=True)

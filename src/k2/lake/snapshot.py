@@ -14,8 +14,9 @@ import orjson
 
 from k2.errors import Broken
 from k2.lake.index import FileColumns, FileIndex, columns_of, local
+from k2.lake.index_file import read_index
 from k2.lake.manifest import ManifestFile, list_from_bytes, live
-from k2.lake.metadata import Metadata, current_snapshot, field_ids
+from k2.lake.metadata import Metadata, current_snapshot, field_ids, foreign_rewrites
 from k2.lake.offsets import (
     LOSSES,
     OFFSETS,
@@ -48,7 +49,8 @@ class Snapshot:
     the log in which records were shed that are not brought in yet. `outbox`: ledger
     files that count, and that the ledgers may not have taken yet. `absorbed`: of a ledger, up to
     which commit of each table it has taken them. `field_ids`: Iceberg's id of each column, by which
-    files of older schemas are read (their missing columns are null).
+    files of older schemas are read (their missing columns are null). `foreign`: commits by which
+    other engines moved rows from file to file.
     """
 
     table: str
@@ -62,7 +64,18 @@ class Snapshot:
     exchanges: Mapping[str, Exchange]
     absorbed: Mapping[str, int]
     field_ids: Mapping[str, int]
+    foreign: tuple[int, ...]
     files: FileIndex
+
+    def check_past(self, commit: int) -> None:
+        """Raises `Broken` where it is not known which rows were there by that commit."""
+        moved = [number for number in self.foreign if number > commit]
+        if doubtful := self.files.doubtful(moved):
+            raise Broken(
+                "another engine has rewritten files: which rows were there before is not known",
+                place=f"{self.table}: {len(doubtful)} files of commit {max(moved)} or before",
+                hint="`k2 rebuild` makes these rows again from the log, each with its commit",
+            )
 
 
 @dataclass(frozen=True)
@@ -93,7 +106,7 @@ def load(location: str, definition: Definition, before: Head | None) -> Head:
     head = current_snapshot(metadata)
     ids = field_ids(metadata)
     manifests = _manifests(head)
-    known = before.columns if before else {}
+    known = before.columns if before else read_index(Path(local(metadata["location"])))
     columns = {}
     for manifest in manifests:
         path = manifest["manifest_path"]
@@ -133,6 +146,7 @@ def _snapshot(
         exchanges=exchanges_in(properties),
         absorbed=absorbed_in(properties),
         field_ids=ids,
+        foreign=foreign_rewrites(metadata),
         files=files,
     )
 

@@ -1,7 +1,7 @@
 """The order of rows inside a file, and the bucket of a symbol."""
 
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,14 @@ import pyarrow as pa
 from k2.lake.tables import BUCKETS
 
 Indices = npt.NDArray[np.int64]
+
+
+class Bucket(NamedTuple):
+    """A table partition of settled files: the symbols of bucket `number` among `of`."""
+
+    number: int
+    of: int
+
 
 _TIES: Final = ("timestamp", "timestamp_nanos", "log_partition", "log_offset")
 
@@ -35,11 +43,13 @@ def sort_indices(table: pa.Table) -> Indices:
 
 def sort_rows(table: pa.Table) -> pa.Table:
     """The rows in the order of `sort_indices`."""
-    order = sort_indices(table)
-    indices = pa.array(order)
-    return pa.table(
-        [_taken(column, order, indices) for column in table.columns], schema=table.schema
-    )
+    return gather(table, sort_indices(table))
+
+
+def gather(table: pa.Table, rows: Indices) -> pa.Table:
+    """These rows of the table, in this order."""
+    indices = pa.array(rows)
+    return pa.table([_taken(column, rows, indices) for column in table.columns], table.schema)
 
 
 def _taken(column: pa.ChunkedArray, order: Indices, indices: pa.Array) -> pa.ChunkedArray:
@@ -88,9 +98,9 @@ def _integers(column: pa.ChunkedArray) -> npt.NDArray[np.integer]:
 
 
 @lru_cache(maxsize=1 << 16)
-def bucket(symbol: str) -> int:
-    """The table partition of a symbol in settled files: Iceberg's `bucket[16]`."""
-    return (_murmur3(symbol.encode()) & 0x7FFFFFFF) % BUCKETS
+def bucket(symbol: str, of: int = BUCKETS) -> int:
+    """The number of a symbol's bucket among `of`: Iceberg's `bucket[of]`."""
+    return (_murmur3(symbol.encode()) & 0x7FFFFFFF) % of
 
 
 def _murmur3(key: bytes) -> int:

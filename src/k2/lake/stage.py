@@ -4,6 +4,7 @@ Comes in: a head and a change. Goes out: a document that waits for its swap, or 
 """
 
 import itertools
+import json
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -28,7 +29,7 @@ from k2.lake.manifest import (
     live,
 )
 from k2.lake.metadata import Metadata, current_snapshot, succeed, with_snapshot
-from k2.lake.offsets import COMMIT_ID, OFFSETS
+from k2.lake.offsets import COMMIT_ID, FOREIGN, OFFSETS
 from k2.lake.snapshot import Head
 
 if TYPE_CHECKING:
@@ -80,16 +81,18 @@ class Rewritten:
 
 def stage(table: "LakeTable", head: Head, change: "Change", rewritten: Rewritten) -> Staged:
     """Write manifests, their list and the next metadata document, durably."""
-    for file in change.files:
-        if file.table != table.name or not Path(file.path).exists():
-            raise Conflict(
-                "a data file of this commit is not there",
-                place=file.path,
-                hint="it was removed as an orphan, or belongs to another table: write it anew",
-            )
+    gone = [f.path for f in change.files if f.table != table.name or not Path(f.path).exists()]
+    if gone := [*gone, *(path for path in change.named if not Path(path).exists())]:
+        raise Conflict(
+            "a data file of this commit is not there",
+            place=gone[0],
+            hint="it was removed as an orphan, or belongs to another table: write it anew",
+        )
     old = head.metadata
     sequence = old["last-sequence-number"] + 1
     properties = change.properties(head.snapshot, sequence)
+    if head.snapshot.foreign:
+        properties = {**properties, FOREIGN: json.dumps(head.snapshot.foreign)}
     unique = table.unique()
     snapshot_id = rewritten.snapshot_id
     desk = _Desk(table, str(unique), snapshot_id, sequence, old)
@@ -118,7 +121,7 @@ def stage(table: "LakeTable", head: Head, change: "Change", rewritten: Rewritten
         raise
     ours = {local(m["manifest_path"]) for m in rewritten.manifests.values()}
     ours &= {local(m["manifest_path"]) for m in manifests}
-    needed = (*(file.path for file in change.files), *sorted(ours))
+    needed = (*(file.path for file in change.files), *change.named, *sorted(ours))
     return Staged(location, tuple(desk.written), needed, tuple(dropped))
 
 

@@ -16,9 +16,11 @@ from k2.lake.catalog import Catalog
 from k2.lake.commit import Change, Commit, change_of, publish, replacing
 from k2.lake.files import WrittenFile, describe, sync, unwritable, write_new, write_parquet
 from k2.lake.index import local
+from k2.lake.index_file import keep_index
 from k2.lake.manifest import EPOCH, ManifestFormat
-from k2.lake.metadata import FRESH_SPEC, SETTLED_SPEC, Metadata
+from k2.lake.metadata import FRESH_SPEC, Metadata, buckets_of, settled_spec
 from k2.lake.snapshot import Head, Snapshot, load
+from k2.lake.sort import Bucket
 from k2.lake.tables import RECORD_TABLES, Definition
 
 
@@ -89,7 +91,7 @@ class LakeTable:
     # ------------------------------------------------------------------ writing
 
     def write(
-        self, table: pa.Table, exchange_date: date | None, *, bucket: int | None = None
+        self, table: pa.Table, exchange_date: date | None, *, bucket: Bucket | None = None
     ) -> WrittenFile:
         """Write the rows, in their order, to a durable data file that a commit may name.
 
@@ -112,10 +114,11 @@ class LakeTable:
         if exchange_date is not None:
             partition["exchange_date"] = (exchange_date - EPOCH).days
         if bucket is not None:
-            partition["symbol_bucket"] = bucket
+            partition[settled_spec(head.metadata, bucket.of)[1]] = bucket.number
         path = self._data_folder(exchange_date, bucket) / f"{self.unique()}.parquet"
         footer = write_parquet(path, table, self.definition, ids)
-        return self._written(path, footer, ids, partition)
+        spec_id = settled_spec(head.metadata, bucket.of)[0] if bucket else FRESH_SPEC
+        return self._written(path, footer, ids, partition, spec_id)
 
     def registered(self, path: str) -> WrittenFile:
         """A ledger's file that was written before, for a commit to name.
@@ -126,14 +129,18 @@ class LakeTable:
             footer = pq.read_metadata(path)
         except FileNotFoundError as error:
             raise Broken("a file that a commit named is not there", place=path) from error
-        return self._written(Path(path), footer, self.snapshot().field_ids, {})
+        return self._written(Path(path), footer, self.snapshot().field_ids, {}, FRESH_SPEC)
 
     def _written(
-        self, path: Path, footer: pq.FileMetaData, ids: Mapping[str, int], partition: dict[str, int]
+        self,
+        path: Path,
+        footer: pq.FileMetaData,
+        ids: Mapping[str, int],
+        partition: dict[str, int],
+        spec_id: int,
     ) -> WrittenFile:
         size = path.stat().st_size
         described = describe(f"file://{path}", size, footer, self.definition, ids, partition)
-        spec_id = SETTLED_SPEC if "symbol_bucket" in partition else FRESH_SPEC
         return WrittenFile(self.name, str(path), footer.num_rows, size, spec_id, described)
 
     def commit(self, commit: Commit) -> Snapshot:
@@ -201,14 +208,18 @@ class LakeTable:
         with self._lock:
             return self._load(location)
 
-    def _data_folder(self, day: date | None, bucket: int | None) -> Path:
+    def keep_index(self) -> None:
+        """Keep the file index beside the table, for whoever opens it next."""
+        keep_index(self.metadata_folder.parent, self.head().columns, self.unique())
+
+    def _data_folder(self, day: date | None, bucket: Bucket | None) -> Path:
         """The folder of a table partition's files, made if missing; nothing reads its name."""
         home = Path(local(self.head().metadata["location"]))
         folder = home / "data"
         if day is not None:
             folder /= f"exchange_date={day}"
         if bucket is not None:
-            folder /= f"symbol_bucket={bucket}"
+            folder /= f"symbol_bucket={bucket.number}-of-{bucket.of}"
         if not folder.exists():
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -228,6 +239,22 @@ class LakeTable:
             wanted := metadata.evolve(head.metadata, self.definition)
         ) is not None:
             self._replace(head, wanted)
+
+    @property
+    def buckets(self) -> int:
+        """Into how many buckets of symbols a day settles now."""
+        return buckets_of(self.head().metadata)
+
+    def set_buckets(self, of: int) -> None:
+        """Have days settle into that many buckets from now on: files that there are stay as they
+        are, and answer together with newer ones. Raises `Refused` for a table without days.
+        """
+        self._writable()
+        if not self.definition.partitioned:
+            raise Refused("a ledger has no buckets of symbols", place=self.name)
+        while self.buckets != of:
+            head = self.head()
+            self._replace(head, metadata.with_buckets(head.metadata, of))
 
     def _create(self, folder: Path) -> None:
         home = folder / self.name

@@ -18,7 +18,7 @@ from k2.model import DICTIONARY_TYPE, TIMESTAMP_TYPE, Schema, latest
 RECORD_TABLES: Final = ("trades", "quotes", "corrections", "instruments", "dividends", "splits")
 LEDGERS: Final = ("rejected", "duplicates", "shed", "gaps", "commits")
 BUCKETS: Final = 16
-"""Table partitions of a settled day. It shapes stored data: never change it."""
+"""Table partitions of a settled day in a table that is made; one that is there keeps its own."""
 
 _BOUNDED: Final = frozenset(
     [

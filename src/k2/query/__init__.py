@@ -2,6 +2,7 @@
 
 from k2.query.answer import Answer
 from k2.query.reader import Reader, open_reader
+from k2.query.rollup import RolledUp
 from k2.query.selection import Condition, Selection, parse_conditions
 from k2.query.stopping import cancelled_by
 
@@ -9,6 +10,7 @@ __all__ = [
     "Answer",
     "Condition",
     "Reader",
+    "RolledUp",
     "Selection",
     "cancelled_by",
     "open_reader",

@@ -17,23 +17,17 @@ from k2.lake import DataFileRef
 from k2.model import TIMESTAMP_TYPE
 from k2.query.fill import SCHEMA, Filling, fill
 from k2.query.interval import Interval, Midnights, midnights_of
-from k2.query.port import Engine, Statement
-from k2.query.predicate import Bounds, bounds, predicate
+from k2.query.port import Engine, Source, Statement
+from k2.query.predicate import Bounds, bounds, edges_of, predicate
+from k2.query.rollup import MINUTE_US, OFFSET, TIME, Span, place_of
 from k2.query.selection import Selection, check_count
-from k2.query.statements import statement
+from k2.query.statements import statement, text_of
 from k2.query.view import View
 from k2.query.zones import DAY_US, from_us, to_us
 
 _WIDEN: Final = 32
 _HEADROOM: Final = 4
 _DAY: Final = timedelta(days=1)
-
-# Partitions below 2^15 and offsets below 2^48 stay apart. The topic is no part of it: an exchange
-# has one topic per kind, since its asset class is declared once and for all.
-_PLACE: Final = (
-    "(epoch_us(timestamp) * 1000 + timestamp_nanos)::hugeint * 9223372036854775807 + {offset}"
-)
-_PARTITIONED: Final = "(log_partition * 281474976710656 + log_offset)"
 
 
 @dataclass(frozen=True)
@@ -80,12 +74,11 @@ class _Making:
         """All bars of the selection; only trades at or after `start`, if it is given."""
         files = self.files(selection, start)
         midnights = self._midnights(files, selection)
-        source = self.view.source(files)
-        made = self._statement(selection, start, midnights)
-        sources = {"rows": source, "midnights": midnights.to_table()}
-        if "{midnights}" not in made.text:
-            del sources["midnights"]
-        found = self.engine.run(made, sources)
+        rows, partial = self._split(files, selection, start, midnights)
+        made = self._statement(selection, start, midnights, is_rolled=partial is not None)
+        sources = {"rows": rows, "midnights": midnights.to_table(), "partial": partial}
+        used = {name: of for name, of in sources.items() if f"{{{name}}}" in made.text}
+        found = self.engine.run(made, used)
         return _dated(found, midnights) if self.wanted.interval.is_day else _shaped(found)
 
     def newest(self, selection: Selection, last: int) -> pa.Table:
@@ -133,6 +126,24 @@ class _Making:
         dates = None if day is None else (day, day)
         return self.view.select(selection.symbols, times=(low, edge.end), dates=dates)
 
+    def _split(
+        self,
+        files: tuple[DataFileRef, ...],
+        selection: Selection,
+        start: datetime | None,
+        midnights: Midnights,
+    ) -> tuple[Source, Source | None]:
+        """The trades to be read, and the partial bars of files that need not be."""
+        source, interval = self.view.source(files), self.wanted.interval
+        in_minutes = interval.width_us % MINUTE_US == 0 and midnights.are_whole_minutes
+        if self.view.rollups is None or selection.where or not in_minutes:
+            return source, None
+        starts, ends = edges_of(selection, self.view.exchanges)
+        span = Span(
+            tuple(map(to_us, (*starts, *([start] if start else ())))), tuple(map(to_us, ends))
+        )
+        return self.view.rollups.split(source, files, span, days=interval.is_day)
+
     def _midnights(self, files: tuple[DataFileRef, ...], selection: Selection) -> Midnights:
         held = self.view.span(files)
         edge = bounds(selection, self.view.exchanges)
@@ -146,7 +157,12 @@ class _Making:
         )
 
     def _statement(
-        self, selection: Selection, start: datetime | None, midnights: Midnights
+        self,
+        selection: Selection,
+        start: datetime | None,
+        midnights: Midnights,
+        *,
+        is_rolled: bool,
     ) -> Statement:
         view, width = self.view, self.wanted.interval.width_us
         made = predicate(selection, view.columns, view.time, view.exchanges)
@@ -162,22 +178,27 @@ class _Making:
             symbol = f"{made.bind(selection.symbols[0])}::varchar as symbol"
         if len(view.exchanges) == 1:
             exchange = f"{made.bind(next(iter(view.exchanges)))}::varchar as exchange"
-        rows, shift = "{rows}", midnights.shift(width)
+        joined, shift = "", midnights.shift(width)
         if self.wanted.interval.is_day:
             begin = "exchange_date"
         elif shift is not None:
             begin = _begin(made.bind(shift), made.bind(width))
         else:
-            rows = "{rows} join {midnights} using (exchange, exchange_date)"
+            joined = " join {midnights} using (exchange, exchange_date)"
             eons = Midnights(midnights.first, midnights.last, {}).shift(width)
             begin = _begin(f"({made.bind(eons)} - midnight)", made.bind(width))
+        offset = OFFSET if view.is_partitioned or is_rolled else "log_offset"
         return statement(
             "bars",
             {**made.values, "newest": self.wanted.last},
+            grouped=text_of("bars_rolled" if is_rolled else "bars_traded"),
             keys=f"{symbol}, {exchange}",
             start=begin,
-            place=_PLACE.format(offset=_PARTITIONED if view.is_partitioned else "log_offset"),
-            rows=rows,
+            place=place_of(TIME, offset),
+            first=place_of("first_time", "first_offset"),
+            last=place_of("last_time", "last_offset"),
+            rows="{rows}" + joined,
+            partial="{partial}" + joined,
             predicate=made.text,
         )
 
@@ -192,7 +213,8 @@ class _Making:
             if self.wanted.interval.is_day:
                 width += 2 * DAY_US
             while width < high - low:
-                yield from_us(high - width)
+                # No minute is cut, so that roll-ups will do.
+                yield from_us((high - width) // MINUTE_US * MINUTE_US)
                 width *= _WIDEN
         yield None
 

@@ -68,6 +68,11 @@ class Midnights:
         phase = phases.pop() if phases else 0
         return -(-_EONS_US // width_us) * width_us - phase
 
+    @property
+    def are_whole_minutes(self) -> bool:
+        """Whether every date begins with a minute: zones of long ago were off by seconds."""
+        return not any((of % _UNIT_US["m"]).any() for of in self.begin_us.values())
+
     def to_table(self) -> pa.Table:
         """Columns exchange, exchange_date, midnight (microseconds UTC)."""
         days = np.arange((self.first - EPOCH).days, (self.last - EPOCH).days + 1, dtype=np.int32)

@@ -75,6 +75,15 @@ def bounds(selection: Selection, exchanges: Mapping[str, Exchange]) -> Bounds:
     return Bounds(start, end)
 
 
+def edges_of(
+    selection: Selection, exchanges: Mapping[str, Exchange]
+) -> tuple[tuple[datetime, ...], tuple[datetime, ...]]:
+    """All starts and all ends that the exchanges of the selection have; none where it is open."""
+    return tuple(_instants(selection.start, selection, exchanges).values()), tuple(
+        _instants(selection.end, selection, exchanges).values()
+    )
+
+
 def predicate(
     selection: Selection, columns: pa.Schema, time: str, exchanges: Mapping[str, Exchange]
 ) -> Predicate:

@@ -13,13 +13,15 @@ import pyarrow.compute as pc
 
 from k2.errors import K2Error
 from k2.ingest import Level
+from k2.memory import release_memory
 from k2.query.state import State
 from k2.query.view import View
-from k2.query.zones import LATEST, to_us
+from k2.query.zones import to_us
 
 _KINDS: Final = ("trades", "quotes")
 _EVERY_SECONDS: Final = 0.1
 _OVER_SECONDS: Final = 5.0
+_RELEASE_EVERY_SECONDS: Final = 30.0
 
 
 class Pulse:
@@ -48,7 +50,11 @@ class Pulse:
             self._thread.join()
 
     def _follow(self) -> None:
+        released = time.monotonic()
         while not self._stopped.wait(_EVERY_SECONDS):
+            if time.monotonic() - released > _RELEASE_EVERY_SECONDS:
+                release_memory()
+                released = time.monotonic()
             try:
                 self._sample(sum(held(view) for view in self._views()))
             except K2Error:
@@ -106,8 +112,7 @@ def held(view: View) -> int:
 
 def last_time(view: View) -> int | None:
     """Microseconds UTC of the newest record; None where there is none."""
-    files = (LATEST if f.max_timestamp is None else f.max_timestamp for f in view.select())
-    newest = max(files, default=None)
+    newest = view.index.newest
     if view.tail is None:
         return newest
     tail = pc.max(view.tail[view.time]).value

@@ -36,6 +36,7 @@ from k2.query.port import Engine, Source
 from k2.query.predicate import bounds
 from k2.query.pulse import Pulse
 from k2.query.records import Wanted, fetch_records, question
+from k2.query.rollup import RolledUp, roll_up
 from k2.query.selection import NOW, Past, Selection, check_count, check_text
 from k2.query.state import State
 from k2.query.stopping import limited
@@ -362,6 +363,10 @@ class Reader:
             table, more = self._engine.ask(text, sources, limit=limit)
             notes = [f"only the first {limit:,} rows; there are more"] if more else []
             return Answer(table, told(views.values(), table, began, past=past, notes=notes))
+
+    def roll_up(self, may_go_on: Callable[[], bool] = lambda: True) -> RolledUp:
+        """Make the partial bars that data files of trades lack: see `k2.query.rollup.roll_up`."""
+        return roll_up(self._engine, self._state.lake.table("trades"), may_go_on)
 
     def status(self) -> dict[str, object]:
         """Records per second, lag, freshness, snapshot: what a status strip shows, JSON-ready."""

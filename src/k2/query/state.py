@@ -17,6 +17,7 @@ from k2.log import EXCHANGES_TOPIC, Access, Log, open_log, open_registry
 from k2.model import Exchange, Topic
 from k2.query.page import Page
 from k2.query.port import LogRange, Pin, Source
+from k2.query.rollup import Rollups, folder_of
 from k2.query.selection import check_text
 from k2.query.times import parse_when
 from k2.query.view import View
@@ -45,6 +46,7 @@ class State:
     ) -> None:
         self._clock = clock
         self._is_corrected = False
+        self._rollups: Rollups | None = None
         with ExitStack() as stack:
             self.log: Log = stack.enter_context(
                 closing(open_log(log or home / "log.db", log_access))
@@ -65,8 +67,11 @@ class State:
         if as_of is not None:
             commit = self._commit(kind, as_of)
             snapshot = self.lake.table(kind).snapshot()
+            snapshot.check_past(commit)
             return self._history(snapshot, page.pin if page else Pin(commit))
         pinned = self.tail.pin(kind)
+        if page is not None:
+            pinned.snapshot.check_past(page.pin.sequence)
         view = replace(
             self._history(pinned.snapshot, page.pin if page else None),
             tail=pinned.rows if pinned.rows.num_rows else None,
@@ -95,6 +100,7 @@ class State:
         except NotFound:
             return None
         snapshot = self.lake.table("corrections").snapshot()
+        snapshot.check_past(commit)
         return self._history(snapshot, pin or Pin(commit))
 
     def known_at(self, kind: str, text: str) -> datetime:
@@ -232,9 +238,15 @@ class State:
             exchanges=snapshot.exchanges,
             pin=pin,
             shed=sum(each.records for each in snapshot.shed),
+            rollups=self._rollups_of(snapshot.table),
             # Asked after the snapshot was taken: a schema added meanwhile costs time, no more.
             evolved=len(self.lake.table(snapshot.table).head().metadata["schemas"]) > 1,
         )
+
+    def _rollups_of(self, kind: str) -> Rollups | None:
+        if kind == "trades" and self._rollups is None:
+            self._rollups = Rollups(folder_of(self.lake.table(kind)))
+        return self._rollups if kind == "trades" else None
 
     def _ranges(self, pinned: Pinned) -> list[LogRange]:
         """The offsets that the tail holds."""

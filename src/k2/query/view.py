@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +17,9 @@ from k2.lake import DataFileRef
 from k2.model import PRICE_TYPE, TIMESTAMP_TYPE, Exchange, kinds, latest
 from k2.query.port import LogRange, PartialFile, Pin, Source, Standing
 from k2.query.zones import EARLIEST, LATEST, from_us, to_us
+
+if TYPE_CHECKING:
+    from k2.query.rollup import Rollups
 
 STANDING: Final = pa.schema(
     [
@@ -69,6 +72,10 @@ class Index(Protocol):
     def rows(self) -> int:
         """Rows in all files."""
 
+    @property
+    def newest(self) -> int | None:
+        """The last time of any row, microseconds since 1970; None without rows."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -81,7 +88,7 @@ class View:
     were left in the log under overload and are not among the rows yet. `corrections` is the state
     of the corrections that go with these trades, and `standing` what they made of those that were
     asked for (None: nothing); with `history` trades stay as they were first reported. `known_at`
-    narrows the view to what was known by then.
+    narrows the view to what was known by then. `rollups` are those of its files.
     """
 
     table: str
@@ -102,6 +109,7 @@ class View:
     standing: pa.Table | None = None
     history: bool = False
     known_at: datetime | None = None
+    rollups: "Rollups | None" = None
 
     @property
     def pinned(self) -> Pin:
@@ -172,7 +180,7 @@ class View:
             pin=self.pin,
             tail=self.tail if self.pin is None or self.pin.ranges else None,
             mixed=self.evolved,
-            defaults=_defaults(self.table),
+            defaults=defaults_of(self.table),
             rows=rows,
             standing=self._standing(whole),
             known_at=self.known_at,
@@ -232,7 +240,7 @@ def _may_hold(file: DataFileRef, symbols: Mapping[date, Sequence[str]]) -> bool:
     return False
 
 
-def _defaults(table: str) -> dict[str, object]:
+def defaults_of(table: str) -> dict[str, object]:
     """The columns that always have a value, and which one in rows written before they existed."""
     if table not in kinds():
         return {}

@@ -57,10 +57,14 @@ class LogSettings:
 
 @dataclass(frozen=True)
 class LakeSettings:
-    """Folder of the tables, and how many snapshots of each are kept."""
+    """Folder of the tables, how many snapshots of each are kept, how often tables are maintained,
+    and how long a file stays that nothing needs.
+    """
 
     folder: Path
     snapshots_kept: int
+    maintain_every: timedelta
+    remove_after: timedelta
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,12 @@ def _grouped(of: Mapping[str, Any], values: tuple[Value, ...]) -> Settings:
             retention_bytes=of["K2_LOG_RETENTION_BYTES"],
             spool_bytes=of["K2_LOG_SPOOL_BYTES"],
         ),
-        lake=LakeSettings(folder=of["K2_LAKE"], snapshots_kept=of["K2_SNAPSHOTS_KEPT"]),
+        lake=LakeSettings(
+            folder=of["K2_LAKE"],
+            snapshots_kept=of["K2_SNAPSHOTS_KEPT"],
+            maintain_every=of["K2_MAINTAIN_SECONDS"],
+            remove_after=of["K2_REMOVE_AFTER_SECONDS"],
+        ),
         commit=CommitSettings(
             rows=of["K2_COMMIT_ROWS"],
             bytes=of["K2_COMMIT_BYTES"],

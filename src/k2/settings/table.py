@@ -168,6 +168,20 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "Iceberg snapshots kept of each table, for other engines; K2's time travel needs none.",
     ),
     Setting(
+        "K2_MAINTAIN_SECONDS",
+        "seconds",
+        "seconds",
+        "60",
+        "How often `k2 up` looks whether small files of the tables are due to be merged.",
+    ),
+    Setting(
+        "K2_REMOVE_AFTER_SECONDS",
+        "seconds",
+        "seconds",
+        "3600",
+        "How long a data file stays that no kept snapshot needs: no query may take longer.",
+    ),
+    Setting(
         "K2_CLOCK_SKEW_SECONDS",
         "seconds",
         "seconds",

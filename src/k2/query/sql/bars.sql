@@ -1,21 +1,10 @@
 -- Bars: one row per symbol, exchange and interval that has trades.
 -- First and last are by the total order within a symbol of an exchange, (timestamp, nanoseconds,
 -- partition, offset), as one number: DuckDB compares numbers twice as fast as rows of columns.
+-- The grouped ones come from trades alone, or from trades and roll-ups.
 -- turnover / volume is rounded half-even in whole numbers, since "/" would be a float.
 with grouped as (
-    select
-        {keys},
-        {start} as start,
-        arg_min(price, {place}) as open,
-        max(price) as high,
-        min(price) as low,
-        arg_max(price, {place}) as close,
-        sum(quantity) as volume,
-        count(*) as trade_count,
-        sum(price::decimal(28, 8) * quantity) as turnover
-    from {rows}
-    where {predicate}
-    group by all
+    {grouped}
 ),
 unscaled as (
     select
