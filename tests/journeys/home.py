@@ -19,12 +19,15 @@ from typing import Final
 
 from k2.errors import Unavailable
 from k2.ingest import CommitLimits, Writer, WriterOptions
-from k2.lake import Lake, open_lake
+from k2.lake import Lake, maintain, open_lake
+from k2.lake import compact as compacting
 from k2.lake.catalog import Catalog
 from k2.log import Log, Registry, open_log, open_registry
 
 SKEW: Final = timedelta(minutes=5)
 STEPS: Final = ("files", "commit", "before swap", "after swap", "answer")
+AFTER: Final = timedelta(seconds=10)
+"""After which files that nothing needs are removed: readers here take far less."""
 OVERTAKEN: Final = "overtaken"
 """File that gets a line whenever a writer finds that another was faster, and reads again."""
 
@@ -91,6 +94,24 @@ def start_writer(
     """
     arguments = (folder, blow, until_caught_up, log_url)
     process = processes.Process(target=_write, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
+def _keep_maintaining(folder: Path) -> None:
+    compacting.SMALL_DAY = 2_000  # type: ignore[misc]
+    compacting.SETTLE_ROWS = 20_000  # type: ignore[misc]
+    compacting.MERGE_AT = 4  # type: ignore[misc]
+    lake = open_lake(folder / "lake")
+    while True:
+        for name in lake.tables():
+            maintain(lake, name, after=AFTER)
+        time.sleep(0.05)
+
+
+def start_maintenance(folder: Path) -> BaseProcess:
+    """What keeps the tables' files few, all the time, in a process of its own."""
+    process = processes.Process(target=_keep_maintaining, args=(folder,), daemon=True)
     process.start()
     return process
 

@@ -6,18 +6,16 @@ import signal
 import threading
 import time
 from datetime import timedelta
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
 from k2.feeds import open_feed
 from k2.ingest import Writer, WriterOptions
-from k2.lake import compact as compacting
-from k2.lake import maintain, open_lake
+from k2.lake import maintain
 from k2.log import Producer
 from k2.query import Selection, open_reader
-from tests.journeys.home import Home, now, open_home, processes, start_writer
+from tests.journeys.home import Home, now, open_home, start_maintenance, start_writer
 from tests.journeys.test_killed import (
     FAULTY,
     assert_exact,
@@ -27,25 +25,6 @@ from tests.journeys.test_killed import (
 )
 
 KILLS = int(os.environ.get("K2_TEST_KILLS", "20"))
-AFTER = timedelta(seconds=10)
-"""After which files that nothing needs are removed: readers here take far less."""
-
-
-def _keep_maintaining(folder: Path) -> None:
-    compacting.SMALL_DAY = 2_000  # type: ignore[misc]
-    compacting.SETTLE_ROWS = 20_000  # type: ignore[misc]
-    compacting.MERGE_AT = 4  # type: ignore[misc]
-    lake = open_lake(folder / "lake")
-    while True:
-        for name in lake.tables():
-            maintain(lake, name, after=AFTER)
-        time.sleep(0.05)
-
-
-def start_maintenance(folder: Path) -> BaseProcess:
-    process = processes.Process(target=_keep_maintaining, args=(folder,), daemon=True)
-    process.start()
-    return process
 
 
 class Asking(threading.Thread):

@@ -56,6 +56,11 @@ def metadata_files(home: Path) -> int:
     return sum(1 for file in home.glob("lake/tables/*/metadata/*") if file.is_file())
 
 
+def data_files(home: Path) -> int:
+    """Files with rows, those included that nothing needs any more."""
+    return sum(1 for _ in home.glob("lake/tables/*/data/**/*.parquet"))
+
+
 def grown(seen: list[int]) -> float:
     """The last quarter beside the second, which no start distorts."""
     quarter = len(seen) // 4
