@@ -10,6 +10,7 @@ from k2.chaos.ports import AWAY, FaultyRegistry
 from k2.errors import Unavailable
 from k2.feeds import open_feed
 from k2.ingest import Tail
+from k2.lake import Commit, ShedRange, TopicOffsets
 from k2.log import Producer
 from tests.journeys.home import SKEW, now, open_home
 
@@ -25,3 +26,23 @@ def test_records_that_cannot_be_decided_now_are_not_left_out(tmp_path: Path) -> 
         with pytest.raises(Unavailable, match="the registry does not answer"):
             tail.pin("trades")
         assert tail.pin("trades").rows.num_rows == 50
+
+
+def test_a_record_that_was_the_same_as_one_shed_since_is_not_left_out(tmp_path: Path) -> None:
+    with open_home(tmp_path) as home:
+        feed = open_feed("simulator:?rate=max&kinds=trades&symbols=2&chunk=50&seed=1", None, now)
+        (found,) = feed.read()
+        producer = Producer(home.log, home.registry, 1)
+        (sent,) = producer.send(feed.exchanges[0], "trades", found.table)
+        producer.send(feed.exchanges[0], "trades", found.table)
+        tail = Tail(home.log, home.registry, home.lake, SKEW, 1_000)
+        first = tail.pin("trades")
+        assert first.rows["log_offset"].to_pylist() == list(range(50))
+        log_id = home.log.identity(sent.topic)
+        shed = ShedRange("one", sent.topic, log_id, 0, 0, 50, 50)
+        end = {sent.topic: TopicOffsets(log_id, {0: 50})}
+        home.lake.table("trades").commit(Commit((), {}, end, shed=(shed,)))
+
+        again = tail.pin("trades")
+
+        assert again.rows["log_offset"].to_pylist() == list(range(50, 100))

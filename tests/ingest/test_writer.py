@@ -11,7 +11,7 @@ import pytest
 from k2.errors import Unavailable
 from k2.feeds import open_feed
 from k2.ingest import Pace, PacedProducer, Writer, WriterOptions, following
-from k2.log import Log
+from k2.log import Log, Producer
 from tests.journeys.home import SKEW, Home, now, open_home
 
 
@@ -68,3 +68,18 @@ def test_who_has_time_waits_for_writers_that_are_behind(tmp_path: Path, followed
                 home.catch_up()
                 thread.join(0.2)
         assert len(sent) == 5
+
+
+def test_a_disk_without_room_for_what_is_kept_beside_stops_nothing(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = home.writer()
+    folders = [home.lake.table(name).metadata_folder.parent for name in ("trades", "quotes")]
+    for folder in folders:
+        (folder / "marks").write_bytes(b"no folder")
+    feed = open_feed("simulator:?rate=max&kinds=trades&chunk=50&seed=1", None, now)
+    (found,) = feed.read()
+    Producer(home.log, home.registry, 1).send(feed.exchanges[0], "trades", found.table)
+    writer.run(lambda: False, until_caught_up=True)
+    assert home.lake.table("trades").snapshot().files.rows == 50
+    assert "what is kept beside it is not" in caplog.text

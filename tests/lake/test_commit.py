@@ -12,10 +12,10 @@ from uuid import uuid4
 import pytest
 
 from k2.errors import Conflict, Fenced, NotFound, Refused, Unavailable
-from k2.lake import Commit, Lake, LakeTable, definition, open_lake
+from k2.lake import Commit, Lake, LakeTable, Loss, definition, open_lake
 from k2.lake.catalog import Catalog
 from k2.model import Exchange
-from tests.lake.make import DAY, append, at, trades
+from tests.lake.make import DAY, TOPIC, append, at, trades
 
 SIM = Exchange("sim", "crypto", "UTC")
 
@@ -242,3 +242,27 @@ def test_many_threads_look_while_one_commits(lake: Lake) -> None:
         seen = watcher.result()
         assert seen == sorted(seen)
         assert all(rows == 10 * sequence for sequence, rows in seen)
+
+
+def test_what_a_writer_had_read_before_it_was_deleted_is_no_loss(lake: Lake) -> None:
+    table = lake.table("trades")
+    append(table, 10)
+    lost = Loss(TOPIC, "log-1", 0, 10, 40)
+    other = Loss(TOPIC, "log-1", 1, 0, 7)
+    start = table.snapshot().offsets
+    table.commit(Commit((), start, start, losses=(lost, other)))
+    # It holds the first ten of these in memory.
+    assert append(table, 10).losses == (replace(lost, first_offset=20), other)
+    left = replace(lost, first_offset=20, accepted=True)
+    head = table.snapshot().offsets
+    done = table.commit(Commit((), head, at(40, others=head), losses=(left,)))
+    assert set(done.losses) == {left, other}
+    assert set(append(table, 10).losses) == {left, other}
+
+
+def test_a_loss_that_was_none_at_all_is_forgotten(lake: Lake) -> None:
+    table = lake.table("trades")
+    append(table, 10)
+    start = table.snapshot().offsets
+    table.commit(Commit((), start, start, losses=(Loss(TOPIC, "log-1", 0, 10, 40),)))
+    assert append(table, 30).losses == ()

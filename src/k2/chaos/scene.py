@@ -5,13 +5,9 @@ Each is moved by hand. What a fault ends is started again, as a supervisor would
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
-
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from k2.chaos.check import check_view, read_view, wrong
 from k2.chaos.faults import Killed
@@ -33,7 +29,8 @@ from k2.ingest import (
     accept_loss,
     table_of,
 )
-from k2.lake import Lake, LakeTable
+from k2.lake import Lake
+from k2.lake.compact import Job, compact
 from k2.log import Producer
 from k2.model import CLOCK_SKEW
 
@@ -275,20 +272,24 @@ class Scene:
     # ------------------------------------------------------------------ the operator
 
     def compact(self, kind: str) -> None:
-        """Put one file in the place of two of a day."""
+        """Put fewer files in the place of some of a day, or settle them into buckets."""
         table = self.lake.table(table_of(kind))
-        days: dict[str, list[str]] = {}
-        files = {file.path: file.sequence for file in table.snapshot().files.select()}
-        for path in files:
-            days.setdefault(path.rsplit("/", 1)[0], []).append(path)
-        found = [paths for _, paths in sorted(days.items()) if len(paths) > 1]
-        if not found:
+        jobs = [
+            Job(table.name, day, number, files, settles)
+            for (day, number), files in table.snapshot().files.by_partition().items()
+            for settles in ((0, 2, 5) if number is None else (0,))
+            if len(files) > 1 or settles
+        ]
+        if not jobs:
             return
-        chosen = self.chance.sample(self.chance.choice(found), 2)
-        rows = pa.concat_tables([_settled(table, path, files[path]) for path in chosen])
-        day = pc.unique(rows["exchange_date"])[0].as_py()
-        table.replace(chosen, [table.write(rows, day)])
-        self.replaced.update(chosen)
+        job = self.chance.choice(jobs)
+        least = 1 if job.settles else 2
+        chosen = self.chance.sample(job.files, self.chance.randint(least, len(job.files)))
+        job = replace(job, files=tuple(sorted(chosen, key=lambda file: file.sequence)))
+        if job.settles:
+            table.set_buckets(job.settles)
+        if compact(table, job) is not None:
+            self.replaced.update(file.path for file in job.files)
 
     def clean(self) -> None:
         """Delete metadata that nothing names, however new it is."""
@@ -341,11 +342,3 @@ class Scene:
 
     def _is_settled(self) -> bool:
         return all(p is not None and p.is_done() and p.level is Level.NORMAL for p in self.writers)
-
-
-def _settled(table: LakeTable, path: str, sequence: int) -> pa.Table:
-    """Rows of a file, each with the commit that brought it."""
-    rows = pq.ParquetFile(path).read().cast(table.definition.arrow)
-    at = rows.schema.get_field_index("commit_sequence")
-    commits = pc.coalesce(rows["commit_sequence"], pa.scalar(sequence, pa.int64()))
-    return rows.set_column(at, "commit_sequence", commits)

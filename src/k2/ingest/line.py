@@ -408,9 +408,13 @@ class Line:
         except Conflict as error:
             # Other writers do the same, and were faster again and again.
             logger.info("%s: %s", self._table.name, error)
-        self._follower.save()
-        if self._sequences is not None:
-            self._sequences.save()
+        try:
+            self._follower.save()
+            if self._sequences is not None:
+                self._sequences.save()
+        except OSError as error:
+            # The table knows all of it: a start takes longer, and that is all.
+            logger.warning("%s: what is kept beside it is not: %s", self._table.name, error)
         if self._clock() - self._cleaned_at > _CLEAN_EVERY.total_seconds():
             self._cleaned_at = self._clock()
             self._lake.clean(self._table.name)

@@ -115,7 +115,9 @@ class _KindTail:
         if snapshot.sequence < self._follower.snapshot.sequence:
             raise Conflict("the table went back to an earlier state", place=self._kind)
         before = self._follower.snapshot
-        if _overtaken(self._follower, snapshot) or _is_filled(before, snapshot):
+        # What was brought in later may be the same as a record that waits here; and one that waits
+        # may have passed for the same as one that was then shed.
+        if _overtaken(self._follower, snapshot) or before.shed != snapshot.shed:
             self._follower = self._begin(snapshot)
         else:
             self._follower.advance(snapshot)
@@ -127,16 +129,6 @@ class _KindTail:
         if not self._runs:
             return self._table.definition.arrow.empty_table().drop_columns(["commit_sequence"])
         return pa.concat_tables([run.rows for run in self._runs])
-
-
-def _is_filled(before: Snapshot, after: Snapshot) -> bool:
-    """Whether records that were shed were brought in between: one of them may be the same as one
-    that waits here.
-    """
-    first = {(s.id, s.topic, s.log_id, s.partition): s.first_offset for s in after.shed}
-    return any(
-        first.get((s.id, s.topic, s.log_id, s.partition)) != s.first_offset for s in before.shed
-    )
 
 
 def _overtaken(follower: Follower, snapshot: Snapshot) -> bool:

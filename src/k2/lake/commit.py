@@ -99,7 +99,7 @@ def change_of(commit: Commit, absorbed: Callable[[str], int]) -> Change:
         return {
             OFFSETS: offsets_to_json(offsets),
             OUTBOX: outbox_to_json([*left, *mine]),
-            **({LOSSES: losses_to_json(_losses(commit, head))} if commit.losses else {}),
+            **_lost(commit, head, offsets),
             **_shed(commit, head),
             **{EXCHANGE + e.name: e.to_json() for e in commit.exchanges},
         }
@@ -189,6 +189,21 @@ def _of_another_log(commit: Commit, head: Snapshot) -> set[str]:
             if now.log_id not in allowed:
                 found.add(topic)
     return found
+
+
+def _lost(commit: Commit, head: Snapshot, offsets: Offsets) -> Mapping[str, str]:
+    """The losses after the commit, if they are others. A writer that had read records before the
+    log deleted them may commit them after another has noted them as lost: these are not.
+    """
+    losses = []
+    for loss in _losses(commit, head) if commit.losses else head.losses:
+        of = offsets.get(loss.topic)
+        at = of.next_offset.get(loss.partition, 0) if of and of.log_id == loss.log_id else 0
+        if loss.accepted or at <= loss.first_offset:
+            losses.append(loss)
+        elif at < loss.end_offset:
+            losses.append(replace(loss, first_offset=at))
+    return {} if tuple(losses) == head.losses else {LOSSES: losses_to_json(losses)}
 
 
 def _losses(commit: Commit, head: Snapshot) -> list[Loss]:

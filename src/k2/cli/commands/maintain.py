@@ -59,14 +59,15 @@ def command(
     """
     from k2.query import Answer
 
-    need_home(settings)
     if follow and (dry_run or buckets):
         raise BadInput("--follow goes with no other option", hint="set the buckets first")
     if buckets and dry_run:
         raise BadInput("--buckets changes tables, --dry-run changes nothing")
     if follow:
+        # Beside a writer that is yet to make the home.
         _follow(settings, table)
         return
+    need_home(settings)
     with opened_stores(settings) as stores, stop_on_signals() as stop:
         names = [name for name in table or stores.lake.tables() if stores.lake.has(name)]
         if buckets is not None:
