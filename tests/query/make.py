@@ -152,6 +152,10 @@ class Files:
         """Rows in all files."""
         return sum(ref.rows for ref in self.refs)
 
+    def since(self, commit: int) -> tuple[DataFileRef, ...]:
+        """The files that later commits brought."""
+        return tuple(ref for ref in self.refs if ref.sequence > commit)
+
     @property
     def newest(self) -> int | None:
         """The last time of any row."""

@@ -196,6 +196,7 @@ def open_reader_of(settings: Settings, *, follow: bool = False) -> "Reader":
         lake=settings.lake.folder,
         skew=settings.clock_skew,
         memory=settings.query.memory,
+        hot_rows=settings.query.hot_rows,
     )
 
 

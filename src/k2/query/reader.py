@@ -401,9 +401,11 @@ def open_reader(
     lake: Path | None = None,
     skew: timedelta = timedelta(minutes=5),
     memory: int | None = None,
+    hot_rows: int = 0,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Reader:
-    """A reader of the lake and log below `home`; `follow` keeps the tail up to date in a thread.
+    """A reader of the lake and log below `home`; `follow` keeps the tail up to date in a thread,
+    and in memory `hot_rows` of the newest trades and quotes of symbols that are asked for.
 
     `log`, `registry` (URLs, signed in to by their accesses) and `lake` (a folder) are elsewhere if
     given; `skew` is the writer's own. Queries use `memory` bytes together, beyond it they go to
@@ -425,5 +427,7 @@ def open_reader(
     engine = DuckDB(folders=[state.lake.folder / "tables"], memory=memory, spill=home / "spill")
     pulse = Pulse(state, clock)
     if follow:
+        if hot_rows:
+            state.keep_hot(hot_rows)
         pulse.start()
     return Reader(state, engine, pulse)

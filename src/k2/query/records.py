@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from k2.errors import BadInput
 from k2.lake import DataFileRef
+from k2.query.hot import ALL, KEPT_ROWS, is_answer, source_of
 from k2.query.page import NO_COMMIT, Page
-from k2.query.port import Engine
+from k2.query.port import Engine, Source
 from k2.query.predicate import Predicate, bounds, predicate, quoted
 from k2.query.selection import Past, Selection, check_count
 from k2.query.statements import statement
@@ -92,6 +93,9 @@ class _Fetch:
         if limit is None:
             return self._run(self._files(), fields, None).select(fields), None
         if self.wanted.last is not None:
+            hot = self._hot(fields, limit)
+            if hot is not None:
+                return hot, None
             found = self._nearest(fields, limit, backwards=True)
             return found.slice(0, limit).select(fields), None
         order = [name for name in self.view.order if name not in fields]
@@ -99,6 +103,29 @@ class _Fetch:
         page = found.slice(0, limit)
         following = self._page_after(page) if found.num_rows > limit else None
         return page.select(fields), following
+
+    def _hot(self, fields: tuple[str, ...], limit: int) -> pa.Table | None:
+        """The newest rows of one symbol, or of all, from memory; None where it does not tell."""
+        view, symbols = self.view, self.selection.symbols
+        if view.hot is None or len(symbols) > 1 or limit > KEPT_ROWS // 2:
+            return None
+        if view.known_at is not None or view.history:
+            return None
+
+        def fetch(bare: View, count: int) -> pa.Table:
+            wanted = Wanted(last=count, fields=tuple(bare.columns.names))
+            only = Selection(symbols)
+            return _Fetch(self.engine, bare, only, wanted, None).rows()[0]
+
+        kept = view.hot.of(view, symbols[0] if symbols else ALL, fetch)
+        if kept is None:
+            return None
+        timed = tuple(dict.fromkeys((*fields, view.time)))
+        found = self._run((), timed, limit, backwards=True, source=source_of(view, kept))
+        start = bounds(self.selection, view.exchanges).start
+        if not is_answer(found, view.time, limit, kept, start):
+            return None
+        return found.select(fields)
 
     def _fields(self) -> tuple[str, ...]:
         names = self.view.shown.names
@@ -163,6 +190,7 @@ class _Fetch:
         *,
         window: "_Window | None" = None,
         backwards: bool = False,
+        source: Source | None = None,
     ) -> pa.Table:
         view = self.view
         made = predicate(self.selection, view.shown, view.time, view.exchanges)
@@ -181,7 +209,7 @@ class _Fetch:
                 predicate=made.text,
                 order=", ".join(name + direction for name in view.order),
             ),
-            {"rows": view.source(files)},
+            {"rows": source or view.source(files)},
         )
         return _reversed(found) if backwards else found
 

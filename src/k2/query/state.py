@@ -15,6 +15,7 @@ from k2.ingest import Pinned, Tail, WriterLevel, levels
 from k2.lake import LEDGERS, RECORD_TABLES, Lake, Snapshot, definition, open_lake
 from k2.log import EXCHANGES_TOPIC, Access, Log, open_log, open_registry
 from k2.model import Exchange, Topic
+from k2.query.hot import Hot
 from k2.query.page import Page
 from k2.query.port import LogRange, Pin, Source
 from k2.query.rollup import Rollups, folder_of
@@ -47,6 +48,7 @@ class State:
         self._clock = clock
         self._is_corrected = False
         self._rollups: Rollups | None = None
+        self._hot: dict[str, Hot] = {}
         with ExitStack() as stack:
             self.log: Log = stack.enter_context(
                 closing(open_log(log or home / "log.db", log_access))
@@ -239,9 +241,14 @@ class State:
             pin=pin,
             shed=sum(each.records for each in snapshot.shed),
             rollups=self._rollups_of(snapshot.table),
+            hot=self._hot.get(snapshot.table),
             # Asked after the snapshot was taken: a schema added meanwhile costs time, no more.
             evolved=len(self.lake.table(snapshot.table).head().metadata["schemas"]) > 1,
         )
+
+    def keep_hot(self, most_rows: int) -> None:
+        """Keep the newest trades and quotes of symbols that are asked for in memory, so many."""
+        self._hot = {kind: Hot(most_rows) for kind in ("trades", "quotes")}
 
     def _rollups_of(self, kind: str) -> Rollups | None:
         if kind == "trades" and self._rollups is None:

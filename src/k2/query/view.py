@@ -19,6 +19,7 @@ from k2.query.port import LogRange, PartialFile, Pin, Source, Standing
 from k2.query.zones import EARLIEST, LATEST, from_us, to_us
 
 if TYPE_CHECKING:
+    from k2.query.hot import Hot
     from k2.query.rollup import Rollups
 
 STANDING: Final = pa.schema(
@@ -68,6 +69,9 @@ class Index(Protocol):
     ) -> tuple[DataFileRef, ...]:
         """The files that may hold matching rows."""
 
+    def since(self, commit: int) -> tuple[DataFileRef, ...]:
+        """The files that may hold rows which later commits brought in."""
+
     @property
     def rows(self) -> int:
         """Rows in all files."""
@@ -88,7 +92,8 @@ class View:
     were left in the log under overload and are not among the rows yet. `corrections` is the state
     of the corrections that go with these trades, and `standing` what they made of those that were
     asked for (None: nothing); with `history` trades stay as they were first reported. `known_at`
-    narrows the view to what was known by then. `rollups` are those of its files.
+    narrows the view to what was known by then. `rollups` are those of its files, `hot`
+    the newest rows of symbols in memory.
     """
 
     table: str
@@ -110,6 +115,7 @@ class View:
     history: bool = False
     known_at: datetime | None = None
     rollups: "Rollups | None" = None
+    hot: "Hot | None" = None
 
     @property
     def pinned(self) -> Pin:

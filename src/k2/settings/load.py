@@ -103,10 +103,11 @@ class ServeSettings:
 
 @dataclass(frozen=True)
 class QuerySettings:
-    """What a query may take: time, and bytes of memory."""
+    """What a query may take: time, and bytes of memory; and rows that the server keeps at hand."""
 
     timeout: timedelta
     memory: int
+    hot_rows: int
 
 
 @dataclass(frozen=True)
@@ -209,6 +210,7 @@ def _grouped(of: Mapping[str, Any], values: tuple[Value, ...]) -> Settings:
         query=QuerySettings(
             timeout=of["K2_QUERY_TIMEOUT_SECONDS"],
             memory=of["K2_QUERY_MEMORY"],
+            hot_rows=of["K2_HOT_ROWS"],
         ),
         logging=of["K2_LOGGING"],
         traces=of["K2_TRACES"],

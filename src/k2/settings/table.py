@@ -220,6 +220,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "Memory that queries may use together; beyond it they go to disk.",
     ),
     Setting(
+        "K2_HOT_ROWS",
+        "count",
+        "rows",
+        "200000",
+        "How many of the newest trades, and quotes, of symbols that are asked for the server keeps "
+        "in memory: some 500 bytes each.",
+    ),
+    Setting(
         "K2_LOGGING",
         "lines",
         "",

@@ -1,0 +1,156 @@
+"""Hot rows: the newest committed rows of symbols that are asked for, kept in memory.
+
+Comes in: views, each of a later commit than the last. Goes out: a source without files that holds
+every row from some time on. A symbol is kept once it was asked for; what later commits bring is
+read from their files, once for all symbols. What is kept is never a guess: rows before its time,
+and states of the past, are read from files.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from k2.lake import DataFileRef
+from k2.query.port import Source
+from k2.query.view import View
+from k2.query.zones import to_us
+
+KEPT_ROWS: Final = 512
+"""Rows that are kept of a symbol when it is first asked for."""
+_GROWN: Final = 4
+"""By so much they may grow before the oldest are dropped."""
+_CAUGHT_UP_ROWS: Final = 200_000
+"""Rows of new files up to which these are read; beyond it, all begins anew."""
+ALL: Final = ""
+"""In place of a symbol: all of them."""
+
+Fetch = Callable[[View, int], pa.Table]
+"""The newest rows of a symbol in the view, so many, with all columns, oldest first."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Every committed row of a symbol at or after `since` (microseconds; None: every row)."""
+
+    table: pa.Table
+    since: int | None
+
+
+class Hot:
+    """The hot rows of one table: at most `most_rows` in all. Any thread may ask."""
+
+    def __init__(self, most_rows: int) -> None:
+        self._most_rows = most_rows
+        self._lock = threading.Lock()
+        self._sequence = 0
+        self._kept: OrderedDict[str, Rows] = OrderedDict()
+
+    def of(self, view: View, symbol: str, fetch: Fetch) -> Rows | None:
+        """The symbol's rows in the view's snapshot; None where the view is of another state."""
+        if view.pin is not None or not view.sequence:
+            return None
+        with self._lock:
+            if not self._advance(view):
+                return None
+            found = self._kept.get(symbol)
+            if found is not None:
+                self._kept.move_to_end(symbol)
+                return found
+        # Not under the lock: it reads files. Whoever else does the same finds the same.
+        bare = replace(view, tail=None, ranges=(), corrections=None, standing=None, hot=None)
+        newest = fetch(bare, KEPT_ROWS)
+        made = _from(newest, view.time, KEPT_ROWS)
+        with self._lock:
+            if self._sequence == view.sequence:
+                self._kept[symbol] = made
+                self._bound()
+        return made
+
+    def _advance(self, view: View) -> bool:
+        """Take in what was committed since; whether what is kept is of the view's snapshot now."""
+        if view.sequence < self._sequence:
+            return False
+        if view.sequence > self._sequence:
+            if self._kept:
+                files = view.index.since(self._sequence)
+                if sum(file.rows for file in files) > _CAUGHT_UP_ROWS:
+                    self._kept.clear()
+                for file in files if self._kept else ():
+                    self._take(view, file)
+            self._sequence = view.sequence
+        return True
+
+    def _take(self, view: View, file: DataFileRef) -> None:
+        rows = _read(view, file)
+        later = pc.greater(
+            pc.fill_null(rows["commit_sequence"], file.sequence), pa.scalar(self._sequence)
+        )
+        rows = rows.filter(later)
+        names = rows["symbol"].unique().to_pylist()
+        for symbol in [name for name in (*names, ALL) if name in self._kept]:
+            mine = rows if symbol == ALL else rows.filter(pc.equal(rows["symbol"], symbol))
+            kept = self._kept[symbol]
+            if kept.since is not None:
+                since = pa.scalar(kept.since, pa.timestamp("us", "UTC"))
+                mine = mine.filter(pc.greater_equal(mine[view.time], since))
+            joined = pa.concat_tables([kept.table, mine]).combine_chunks()
+            if joined.num_rows > _GROWN * KEPT_ROWS:
+                order = pc.sort_indices(joined, [(view.time, "ascending")])
+                newest = joined.take(order[-2 * KEPT_ROWS :])
+                self._kept[symbol] = _from(newest, view.time, newest.num_rows)
+            else:
+                self._kept[symbol] = Rows(joined, kept.since)
+
+    def _bound(self) -> None:
+        while sum(kept.table.num_rows for kept in self._kept.values()) > self._most_rows:
+            self._kept.popitem(last=False)
+
+
+def _from(newest: pa.Table, time: str, wanted: int) -> Rows:
+    """The rows as such of a symbol: where there may be older ones, those of the first moment are
+    left out, since not all of that moment may be there.
+    """
+    if newest.num_rows < wanted:
+        return Rows(newest, None)
+    since = to_us(pc.min(newest[time]).as_py()) + 1
+    begin = pa.scalar(since, pa.timestamp("us", "UTC"))
+    return Rows(newest.filter(pc.greater_equal(newest[time], begin)).combine_chunks(), since)
+
+
+def _read(view: View, file: DataFileRef) -> pa.Table:
+    found = pq.ParquetFile(file.path).read()
+    columns = [
+        found[field.name].cast(_plain(field.type))
+        if field.name in found.column_names
+        else pa.chunked_array([pa.nulls(found.num_rows, _plain(field.type))])
+        for field in view.columns
+    ]
+    return pa.table(columns, names=view.columns.names)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def source_of(view: View, rows: Rows) -> Source:
+    """The hot rows and the tail as a source without files, with all that the view does to rows."""
+    joined = rows.table
+    if view.tail is not None:
+        plain = [pa.field(field.name, _plain(field.type)) for field in view.tail.schema]
+        tail = view.tail.cast(pa.schema(plain))
+        joined = pa.concat_tables([joined, tail], promote_options="permissive")
+    return replace(view.source(()), tail=joined, rows=joined.num_rows)
+
+
+def is_answer(found: pa.Table, time: str, wanted: int, rows: Rows, start: datetime | None) -> bool:
+    """Whether the newest that were found in hot rows and tail, from `start` on, are so of all."""
+    if rows.since is None or (start is not None and to_us(start) >= rows.since):
+        return True
+    return found.num_rows >= wanted and to_us(pc.min(found[time]).as_py()) >= rows.since
