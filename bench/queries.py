@@ -16,7 +16,7 @@ from bench.report import show, timed
 from bench.serving import serve
 from k2.lake import definition
 from k2.query import Answer, Reader, Selection, open_reader
-from k2.query.statements import statement
+from k2.query.statements import statement, text_of
 
 ROWS, QUICK_ROWS = 20_000_000, 500_000
 DAY = DAYS[2]
@@ -39,6 +39,7 @@ def _bars(width: int, where: str, symbol: str = "symbol") -> str:
     made = statement(
         "bars",
         {},
+        grouped=text_of("bars_traded"),
         keys=f"{symbol}, '{EXCHANGE}' AS exchange",
         start=f"epoch_us(timestamp) // {width} * {width}",
         place="epoch_us(timestamp)::HUGEINT * 9223372036854775807 + log_offset",
@@ -156,6 +157,9 @@ def run(*, quick: bool = False) -> None:
 
 def _check(question: str, ours: pa.Table, theirs: pa.Table) -> None:
     """Both gave the same rows: only then are their times of the same thing."""
+    if "complete" in ours.column_names:
+        # What the gap ledger says of a bar: the native side has no such.
+        ours = ours.drop_columns("complete")
     if "start" in theirs.column_names:
         begin = theirs["start"].cast(pa.int64()).cast(ours.schema.field("start").type)
         theirs = theirs.set_column(2, "start", begin)

@@ -19,7 +19,10 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["codec", "commit", "freshness", "ingest", "parsing", "windows"])
+@pytest.mark.parametrize(
+    "name",
+    ["codec", "commit", "freshness", "ingest", "maintain", "parsing", "queries", "size", "windows"],
+)
 def test_a_benchmark_prints_its_table(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bench", name, "--quick"],
