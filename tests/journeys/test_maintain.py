@@ -12,7 +12,7 @@ import pytest
 
 from k2.feeds import open_feed
 from k2.ingest import Writer, WriterOptions
-from k2.lake import maintain
+from k2.lake import Commit, maintain, open_lake
 from k2.log import Producer
 from k2.query import Selection, open_reader
 from tests.journeys.home import Home, now, open_home, start_maintenance, start_writer
@@ -134,3 +134,37 @@ def test_a_writer_that_froze_while_its_files_were_removed_decides_anew(tmp_path:
         assert gone
         assert_exact(home)
         assert places_in_lake(home) == places_in_log(home)
+
+
+def test_a_writer_that_slept_while_files_were_compacted_and_removed_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_home(tmp_path) as home:
+        producer = Producer(home.log, home.registry, 1)
+        feed = open_feed("simulator:?rate=max&kinds=trades&symbols=8&chunk=500&seed=3", None, now)
+        sleeper = home.writer()
+        for _ in range(3):
+            (found,) = feed.read()
+            producer.send(feed.exchanges[0], "trades", found.table)
+            while sleeper.step(until_caught_up=True) or not sleeper.is_done():
+                pass
+        old = [file.path for file in home.lake.table("trades").snapshot().files.select()]
+        other = open_lake(tmp_path / "lake", keep_snapshots=1)
+        assert maintain(other, "trades").commits == 1
+        for _ in range(3):
+            other.absorb("trades")
+            offsets = other.table("trades").snapshot().offsets
+            other.table("trades").commit(Commit((), offsets, offsets))
+        for _ in range(2):
+            maintain(other, "trades", after=timedelta(0))
+        other.close()
+        assert not any(Path(path).exists() for path in old)
+        # Records that it has to look for in these very files.
+        producer.send(feed.exchanges[0], "trades", found.table)
+        while sleeper.step(until_caught_up=True) or not sleeper.is_done():
+            pass
+        sleeper.finish()
+        sleeper.close()
+        assert "reading again" in caplog.text
+        assert_exact(home)
+        assert sum(file.rows for file in home.lake.ledger_files("duplicates")) == 500

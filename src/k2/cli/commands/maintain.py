@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from k2.cli.options import need_home, output_options, reader_of, settings_option
+from k2.cli.options import need_home, open_reader_of, output_options, settings_option
 from k2.cli.show import Output, say
 from k2.cli.stores import opened_stores, stop_on_signals
 from k2.errors import BadInput, K2Error, Unavailable
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from k2.cli.stores import Stores
     from k2.lake import Maintained
+    from k2.query import Reader
 
 TABLES: Final = ("trades", "quotes", "corrections", "instruments", "dividends", "splits")
 LEDGERS: Final = ("rejected", "duplicates", "shed", "gaps", "commits")
@@ -79,7 +80,8 @@ def command(
             for name in names
         ]
         if "trades" in names and not dry_run:
-            _roll_up(settings, lambda: not stop())
+            with open_reader_of(settings) as reader:
+                _roll_up(reader, lambda: not stop())
     rows = [_row(each) for each in found]
     document = {"dry_run": dry_run, "tables": rows}
     output.write(Answer(_to_table(rows), {"rows": len(rows)}), document=document)
@@ -109,10 +111,9 @@ def _maintain(
         )
 
 
-def _roll_up(settings: Settings, may_go_on: Callable[[], bool]) -> None:
+def _roll_up(reader: "Reader", may_go_on: Callable[[], bool]) -> None:
     """Make the partial bars of files of trades that have none."""
-    with reader_of(settings) as reader:
-        done = reader.roll_up(may_go_on)
+    done = reader.roll_up(may_go_on)
     if done.files:
         logger.info("trades: %d files rolled up, %d rows", done.files, done.rows)
 
@@ -121,7 +122,11 @@ def _follow(settings: Settings, tables: tuple[str, ...]) -> None:
     """Maintain the tables now and then, behind whatever else runs on this machine."""
     with suppress(OSError):
         os.nice(10)
-    with opened_stores(settings) as stores, stop_on_signals() as stop:
+    with (
+        opened_stores(settings) as stores,
+        open_reader_of(settings) as reader,
+        stop_on_signals() as stop,
+    ):
         while not stop():
             began = time.monotonic()
             for name in tables or stores.lake.tables():
@@ -136,7 +141,7 @@ def _follow(settings: Settings, tables: tuple[str, ...]) -> None:
                     logger.warning("%s: not maintained: %s", name, error, extra={"table": name})
                     continue
                 if name == "trades":
-                    _roll_up(settings, lambda: _when_calm(stores, stop))
+                    _roll_up(reader, lambda: _when_calm(stores, stop))
                 if done.commits or done.removed.files:
                     logger.info(
                         "%s: %d files are %d, %d removed",
