@@ -20,8 +20,10 @@ from k2.ingest.follow import Follower, offset_in
 from k2.ingest.loss import note_losses
 from k2.ingest.marks import ID_COLUMN
 from k2.ingest.options import WriterOptions
+from k2.ingest.outage import Outage
 from k2.ingest.shed import KINDS, Shedding
 from k2.ingest.skip import skipped
+from k2.ingest.tidying import Tidying
 from k2.ingest.tiers import TierFile
 from k2.ingest.tracking import Owned, Sequenced, Sequences
 from k2.ingest.watch import Lag, Place, figures_of, lags_of
@@ -32,34 +34,10 @@ from k2.traces import step
 logger = logging.getLogger(__name__)
 
 _READ_BYTES: Final = 8 << 20
-_ABSORB_EVERY: Final = timedelta(seconds=10)
-_CLEAN_EVERY: Final = timedelta(minutes=2)
-_CLEAN_FIRST: Final = timedelta(minutes=1)
 _LOOK_EVERY: Final = timedelta(seconds=1)
 _TELL_EVERY: Final = timedelta(seconds=1)
 
 Step = Callable[[str], None]
-
-
-class Outage:
-    """Log, registry or lake are away for all lines of a writer at once: told once, and its end."""
-
-    def __init__(self) -> None:
-        self._is_told = False
-
-    def goes_on(self, table: str, error: Exception) -> None:
-        """It was met by the line of this table."""
-        if not self._is_told:
-            logger.warning(
-                "%s: %s; tried again until it works", table, error, extra={"table": table}
-            )
-        self._is_told = True
-
-    def ended(self) -> None:
-        """A line goes on."""
-        if self._is_told:
-            logger.warning("it works again")
-        self._is_told = False
 
 
 class Line:
@@ -89,9 +67,7 @@ class Line:
         self._table = lake.table(table_of(kind))
         self._clock = drive.clock
         self._committer = drive.committer(kind)
-        self._absorbed_at = self._clock()
-        # A writer that is often started anew must come to it as well.
-        self._cleaned_at = self._absorbed_at - (_CLEAN_EVERY - _CLEAN_FIRST).total_seconds()
+        self._tidying = Tidying(lake, self._table, self._clock)
         self._owned: Owned | None = None
         self._is_broken = False
         self._lags: Mapping[Place, Lag] = {}
@@ -343,7 +319,7 @@ class Line:
             self._start_commit()
             self._wait()
         if self._table.snapshot().sequence:
-            self._committer.submit(self._tidy).result()
+            self._committer.submit(self._tidying.run, self._follower, self._sequences).result()
 
     def close(self) -> None:
         """End the committing thread."""
@@ -386,10 +362,9 @@ class Line:
         with step(f"commit {name}", k2__table=name, k2__messages=_messages(job.runs)) as trace:
             done = self._commit_now(job)
             trace.tell(k2__commit=done.snapshot.sequence)
-        if self._clock() - self._absorbed_at > _ABSORB_EVERY.total_seconds():
-            self._absorbed_at = self._clock()
+        if self._tidying.is_due():
             with step(f"tidy {name}", k2__table=name):
-                self._tidy()
+                self._tidying.run(self._follower, self._sequences)
         return done
 
     def _commit_now(self, job: Batch) -> Committed:
@@ -400,24 +375,6 @@ class Line:
         done = commit_batch(self._table, self._lake, job, self._options.file_age_max, self._on_step)
         self._options.watch.committed(figures_of(job, done, time.monotonic() - begun))
         return done
-
-    def _tidy(self) -> None:
-        """Ledgers brought up to date, marks kept, files of expired snapshots removed."""
-        try:
-            self._lake.absorb(self._table.name)
-        except Conflict as error:
-            # Other writers do the same, and were faster again and again.
-            logger.info("%s: %s", self._table.name, error)
-        try:
-            self._follower.save()
-            if self._sequences is not None:
-                self._sequences.save()
-        except OSError as error:
-            # The table knows all of it: a start takes longer, and that is all.
-            logger.warning("%s: what is kept beside it is not: %s", self._table.name, error)
-        if self._clock() - self._cleaned_at > _CLEAN_EVERY.total_seconds():
-            self._cleaned_at = self._clock()
-            self._lake.clean(self._table.name)
 
     def _settle(self) -> None:
         if self._commit is not None and self._commit.done():

@@ -15,8 +15,9 @@ from k2.errors import NotFound, Unavailable
 from k2.ingest.board import Board
 from k2.ingest.degradation import Level
 from k2.ingest.drive import Drive
-from k2.ingest.line import Line, Outage, Step
+from k2.ingest.line import Line, Step
 from k2.ingest.options import WriterOptions
+from k2.ingest.outage import Outage
 from k2.ingest.overload import Overload
 from k2.ingest.retention import trim_committed
 from k2.ingest.tracking import Owned
