@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from k2.errors import Conflict, Fenced, NotFound, Refused, Unavailable
-from k2.lake import Commit, Lake, LakeTable, Loss, definition, open_lake
+from k2.lake import Commit, Lake, LakeTable, Loss, ShedRange, definition, open_lake
 from k2.lake.catalog import Catalog
 from k2.model import Exchange
 from tests.lake.make import DAY, TOPIC, append, at, trades
@@ -266,3 +266,19 @@ def test_a_loss_that_was_none_at_all_is_forgotten(lake: Lake) -> None:
     start = table.snapshot().offsets
     table.commit(Commit((), start, start, losses=(Loss(TOPIC, "log-1", 0, 10, 40),)))
     assert append(table, 30).losses == ()
+
+
+def test_what_was_shed_and_came_in_meanwhile_is_looked_at(lake: Lake) -> None:
+    table = lake.table("trades")
+    shed = ShedRange("one", TOPIC, "log-1", 0, 0, 10, 10)
+    base = table.commit(Commit((), {}, at(10), shed=(shed,)))
+    batch = table.write(trades(5, first_offset=10), DAY)
+    mine = Commit((batch,), base.offsets, at(15), start_shed=base.shed)
+    other = table.write(trades(10), DAY)
+    table.commit(Commit((other,), base.offsets, base.offsets, filled=(shed,)))
+
+    with pytest.raises(Conflict, match="in between") as caught:
+        table.commit(mine)
+
+    assert "shed" in str(caught.value.place)
+    assert table.commit(replace(mine, beside=lambda head: True)).files.rows == 15

@@ -97,6 +97,7 @@ def commit_batch(
             batch.exchanges,
             shed=tuple(shed.range for run in batch.runs for shed in run.shed),
             filled=tuple(each for run in batch.runs for each in run.filled),
+            start_shed=batch.base.shed,
             beside=batch.is_beside,
             summary=summary,
         )

@@ -52,8 +52,11 @@ class Commit:
     `shed` are ranges that were shed, `filled` fronts of open ones whose records `files` bring in
     (or the outbox, where they are rejected or duplicates). `id` makes sending it again safe.
 
-    `beside(head)`: where others have moved offsets of other partitions since `start`, whether this
-    batch would have been decided the same on that head. Then it goes on beside theirs.
+    `start_shed` are all ranges that were open when the batch was decided (None: it matters not).
+
+    `beside(head)`: where others have moved offsets of other partitions since `start`, or brought in
+    what was shed, whether this batch would have been decided the same on that head. Then it goes on
+    beside theirs.
     """
 
     files: tuple[WrittenFile, ...]
@@ -64,6 +67,7 @@ class Commit:
     losses: tuple[Loss, ...] = ()
     shed: tuple[ShedRange, ...] = ()
     filled: tuple[ShedRange, ...] = ()
+    start_shed: tuple[ShedRange, ...] | None = None
     beside: Callable[[Snapshot], bool] = lambda head: False
     summary: Mapping[str, str] = field(default_factory=dict)
     id: str = field(default_factory=lambda: uuid4().hex)
@@ -144,10 +148,12 @@ def offsets_after(commit: Commit, head: Snapshot) -> Offsets:
             place=f"{head.table}: {taken[0]}",
             hint="this writer lost the partition: start again from the table's offsets",
         )
-    if theirs and not commit.beside(head):
+    # Who brings in what was shed moves no offset.
+    filled = commit.start_shed is not None and commit.start_shed != head.shed
+    if (theirs or filled) and not commit.beside(head):
         raise Conflict(
             "another writer has committed in between",
-            place=f"{head.table}: {min(theirs)}",
+            place=f"{head.table}: {min(theirs, default='records that were shed before')}",
             hint="read the snapshot again and commit on its offsets",
         )
     for exchange in commit.exchanges:
