@@ -20,9 +20,10 @@ from k2.lake import LEDGERS, RECORD_TABLES
 from k2.log import Access
 from k2.model import Exchange
 from k2.query.answer import Answer, told
+from k2.query.asking import Asking
 from k2.query.bars import BarsWanted, make_bars
 from k2.query.corrections import corrected, find_targets
-from k2.query.gaps import Gap, Gaps, complete, note
+from k2.query.gaps import Gap, Gaps, note
 from k2.query.interval import parse_interval
 from k2.query.inventory import (
     Counts,
@@ -30,6 +31,14 @@ from k2.query.inventory import (
     list_snapshots,
     list_stats,
     list_symbols,
+)
+from k2.query.measured import (
+    PRICE_NOTE,
+    AggregationsAsked,
+    BarsAsked,
+    answer_aggregations,
+    answer_bars,
+    answer_bbo,
 )
 from k2.query.page import Page, from_token, to_token
 from k2.query.port import Engine, Source
@@ -44,7 +53,6 @@ from k2.query.turnover import sum_turnover
 from k2.query.view import View
 from k2.query.zones import from_us
 
-PRICE_NOTE: Final = "only trades that form prices; --all-trades (all_trades) takes the others in"
 _TRADED: Final = ("trades", "quotes")
 KNOWN_KINDS: Final = ("trades", "quotes", "corrections")
 """The kinds of record of which it is known when they were known."""
@@ -73,6 +81,7 @@ class Reader:
         self._pulse = pulse
         self._counts = Counts(engine)
         self._gaps = Gaps(state.lake)
+        self._asking = Asking(engine, self._view, self._gaps_of)
 
     def records(
         self,
@@ -167,34 +176,64 @@ class Reader:
         selection: Selection,
         interval: str,
         *,
+        kind: str = "time",
         all_trades: bool = False,
         fill: bool = False,
+        consolidated: bool = False,
         last: int | None = None,
         as_of: str | None = None,
         as_known_at: str | None = None,
         timeout: float | None = None,
     ) -> Answer:
-        """Time bars: symbol, exchange, start, open, high, low, close, volume, trade_count, vwap,
+        """Bars: symbol, exchange, start, open, high, low, close, volume, trade_count, vwap,
         complete.
 
         `interval` is a number and s, m, h or d (`1m`); `last` keeps the newest bars of each symbol
         and exchange. `start` is when the interval begins, UTC; a day begins at midnight where it
         is traded. `complete` is false where a gap touches the interval that is not filled by now.
+        With `fill`, intervals without trades are shown, and `state` says of each whether it was
+        traded, empty, or unknown. `consolidated` makes one bar of all exchanges, and names them.
+        Of `kind` tick, volume or dollar, `interval` is what closes a bar (see `k2.query.counted`);
+        such bars have an `end`, and are not `complete` before they are full.
+        """
+        asked = BarsAsked(interval, kind, all_trades, fill, last, consolidated)
+        with limited(timeout):
+            return answer_bars(self._asking, selection, asked, Past(as_of, as_known_at))
+
+    def aggregate(
+        self,
+        selection: Selection,
+        metrics: Sequence[str],
+        interval: str,
+        *,
+        all_trades: bool = False,
+        bin_size: str | None = None,
+        as_of: str | None = None,
+        as_known_at: str | None = None,
+        timeout: float | None = None,
+    ) -> Answer:
+        """Measures of the trades of each interval: symbol, exchange, start, their columns (see
+        `k2.query.aggregations.METRICS`), complete. `bin_size` is the width of a price level.
+        """
+        asked = AggregationsAsked(tuple(metrics), interval, all_trades, bin_size)
+        with limited(timeout):
+            past = Past(as_of, as_known_at)
+            return answer_aggregations(self._asking, selection, asked, past)
+
+    def bbo(
+        self,
+        selection: Selection,
+        *,
+        last: int | None = None,
+        as_of: str | None = None,
+        as_known_at: str | None = None,
+        timeout: float | None = None,
+    ) -> Answer:
+        """The best bid and offer over the exchanges of each symbol, after each quote that changes
+        them: see `k2.query.bbo`. `last` keeps the newest of each symbol.
         """
         with limited(timeout):
-            began = time.perf_counter()
-            wanted = BarsWanted(
-                parse_interval(interval), all_trades=all_trades, fill=fill, last=last
-            )
-            past = Past(as_of, as_known_at)
-            view = self._view("trades", past, selection)
-            table = make_bars(self._engine, view, selection, wanted)
-            notes = [] if all_trades else [PRICE_NOTE]
-            gaps = self._gaps_of(view, selection, table)
-            whole = complete(table, gaps, wanted.interval, view.exchanges)
-            table = table.append_column("complete", whole)
-            notes += _told_gaps("trades", gaps)
-            return Answer(table, told([view], table, began, past=past, notes=notes))
+            return answer_bbo(self._asking, selection, last, Past(as_of, as_known_at))
 
     def summary(
         self,
