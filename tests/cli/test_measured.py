@@ -1,0 +1,86 @@
+"""Bars by other kinds, measures and best quotes at the command line."""
+
+import csv
+import io
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k2.cli.commands import aggregate, bars
+from k2.query.aggregations import METRICS
+from k2.query.measured import BAR_KINDS
+from tests.cli.conftest import K2
+from tests.cli.test_queries import data
+
+__all__ = ["data"]
+
+
+def test_options_name_what_there_is() -> None:
+    assert bars.BAR_KINDS == BAR_KINDS
+    assert tuple(METRICS) == aggregate.METRICS
+
+
+def test_bars_by_what_traded_hold_every_trade(data: Any) -> None:
+    day = data("summary", "BTCUSDT", data("trades", "BTCUSDT")[0]["timestamp"][:10])[0]
+    for kind, size in (("tick", "25"), ("volume", "1.5"), ("dollar", "50000")):
+        found = data("bars", "BTCUSDT", "--kind", kind, "--interval", size)
+        mine = [bar for bar in found if bar["start"][:10] == day["date"]]
+        assert len(mine) > 2
+        assert sum(Decimal(bar["volume"]) for bar in mine) == Decimal(day["volume"])
+        assert sum(bar["trade_count"] for bar in mine) == day["trade_count"]
+        assert [bar["complete"] for bar in mine[:-1]] == [True] * (len(mine) - 1)
+        assert all(bar["start"] <= bar["end"] for bar in mine)
+        assert (
+            data("bars", "BTCUSDT", "--kind", kind, "--interval", size, "--last", "2")
+            == (found[-2:])
+        )
+        if kind == "tick":
+            assert {bar["trade_count"] for bar in mine[:-1]} == {25}
+
+
+def test_measures_and_best_quotes(k2: K2, data: Any, market: Path) -> None:
+    wanted = data("bars", "BTCUSDT", "--interval", "1m")
+    words = [word for metric in METRICS for word in ("--metric", metric)]
+    found = data("aggregate", "BTCUSDT", "--interval", "1m", *words)
+    assert [{name: row[name] for name in bar} for row, bar in zip(found, wanted, strict=True)] == (
+        wanted
+    )
+    home = ("--home", str(market))
+    ended = k2("aggregate", "BTCUSDT", "--interval", "1m", "--metric", "twap", *home, "--csv")
+    lines = list(csv.DictReader(io.StringIO(ended.out)))
+    assert [line["twap"] for line in lines] == [row["twap"] for row in found]
+    best = data("bbo", "BTCUSDT")
+    assert data("bbo", "BTCUSDT", "--last", "3") == best[-3:]
+    ended = k2("bbo", "BTCUSDT", *home)
+    assert len(ended.out.splitlines()) == 51
+    assert "only the newest 50" in ended.talk
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["bars", "X", "--kind", "tick", "--interval", "1m"], "no size of tick bars"),
+        (["bars", "X", "--kind", "volume", "--interval", "5", "--fill"], "take no fill"),
+        (["bars", "X", "--kind", "tick", "--interval", "5", "--consolidated"], "consolidated"),
+        (["bars", "X", "--interval", "500"], "no interval"),
+        (["aggregate", "X", "--interval", "1m", "--metric", "vwap", "--bin-size", "1"], "bin size"),
+        (["aggregate", "X", "--interval", "1m"], "--metric"),
+        (["bbo"], "symbol"),
+    ],
+)
+def test_what_cannot_be_asked(k2: K2, market: Path, words: list[str], told: str) -> None:
+    ended = k2(*words, "--home", str(market), "--json")
+    assert ended.code == 2, ended.talk
+    assert told.lower() in ended.talk.lower()
+    assert json.loads(ended.out)["success"] is False
+
+
+def test_a_symbol_that_is_not_there_is_told(k2: K2, market: Path) -> None:
+    for words in (
+        ["bbo", "BTCUSD"],
+        ["aggregate", "BTCUSD", "--interval", "1m", "--metric", "vwap"],
+    ):
+        assert "did you mean BTCUSDT?" in k2(*words, "--home", str(market)).talk
