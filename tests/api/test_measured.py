@@ -21,7 +21,7 @@ def test_bars_by_what_traded(
     wanted = expected(reader.bars(Selection((symbol,)), size, kind=kind).table)
     assert len(wanted) > 3
     assert list(wanted[0])[3] == "end"
-    asked = {"symbol": symbol, "kind": kind, "last": 10_000}
+    asked: dict[str, Any] = {"symbol": symbol, "kind": kind, "last": 10_000}
     assert rows(client.get(f"/v1/bars/{size}", params=asked)) == wanted
     assert rows(client.get(f"/v1/bars/{size}", params={**asked, "last": 3})) == wanted[-3:]
     batch = {"symbols": [symbol], "interval": size, "kind": kind, "last": 4}
@@ -31,7 +31,7 @@ def test_bars_by_what_traded(
 def test_bars_of_all_exchanges_and_filled(
     client: httpx.Client, reader: Reader, symbol: str
 ) -> None:
-    one = {"symbol": symbol, "consolidated": "true", "last": 10_000}
+    one: dict[str, Any] = {"symbol": symbol, "consolidated": "true", "last": 10_000}
     found = rows(client.get("/v1/bars/5s", params=one))
     assert found == expected(reader.bars(Selection((symbol,)), "5s", consolidated=True).table)
     assert {(bar["exchange"], bar["exchanges"]) for bar in found} == {("*", "simulated")}
@@ -91,7 +91,12 @@ def test_best_quotes(client: httpx.Client, reader: Reader, symbol: str) -> None:
     assert any("only the newest 5" in note for note in newest.json()["meta"]["notes"])
     other = client.get("/v1/bbo", params=[("symbol", symbol), ("exchange", "asx")])
     assert rows(other) == []
-    both = [("symbol", symbol), ("exchange", "asx"), ("exchange", "simulated"), ("last", "5")]
+    both: list[tuple[str, Any]] = [
+        ("symbol", symbol),
+        ("exchange", "asx"),
+        ("exchange", "simulated"),
+        ("last", "5"),
+    ]
     assert rows(client.get("/v1/bbo", params=both)) == wanted[-5:]
     past = client.get("/v1/snapshots?table=quotes").json()["data"][0]["snapshot_id"]
     then = rows(client.get("/v1/bbo", params={"symbol": symbol, "as_of": past, "last": 100_000}))
