@@ -67,7 +67,7 @@ def test_measures_and_best_quotes(k2: K2, data: Any, market: Path) -> None:
         (["bars", "X", "--kind", "tick", "--interval", "5", "--consolidated"], "consolidated"),
         (["bars", "X", "--interval", "500"], "no interval"),
         (["aggregate", "X", "--interval", "1m", "--metric", "vwap", "--bin-size", "1"], "bin size"),
-        (["aggregate", "X", "--interval", "1m"], "--metric"),
+        (["aggregate", "X", "--interval", "1m"], "no metric"),
         (["bbo"], "symbol"),
     ],
 )

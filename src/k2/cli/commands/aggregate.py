@@ -27,8 +27,7 @@ METRICS: Final = ("ohlcv", "trade_count", "vwap", "twap", "volume_profile")
     "metrics",
     type=click.Choice(METRICS),
     multiple=True,
-    required=True,
-    help="What to measure; may be repeated.",
+    help="What to measure; one at least, may be repeated.",
 )
 @click.option("--interval", required=True, metavar="LENGTH", help="1s, 5m, 1h, 1d …")
 @range_options
