@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from k2.errors import BadInput
 from k2.query.bbo import SCHEMA, make_bbo
 from k2.query.duckdb import DuckDB
 from k2.query.selection import Selection
@@ -118,3 +120,15 @@ def test_nothing_gives_nothing(engine: DuckDB, tmp_path: Path, last: int | None)
     assert make_bbo(engine, view, Selection(("B",)), last).num_rows == 0
     assert make_bbo(engine, view, Selection(start=date(2030, 1, 1)), last).num_rows == 0
     assert make_bbo(engine, view, Selection(("A",)), last)["bid_price"].to_pylist() == [None]
+
+
+def test_as_many_exchanges_as_there_are_bits(engine: DuckDB, tmp_path: Path) -> None:
+    view = view_of_quotes(tmp_path, [[quote("A", AT, ("1", "1"), None)]], [])
+    every = [f"x{n:03}" for n in range(119)]
+    many = replace(view, exchanges=dict.fromkeys([*every, "sim"], view.exchanges["sim"]))
+    found = make_bbo(engine, many, Selection(), None)
+    assert found["bid_exchanges"].to_pylist() == ["sim"]
+    more = replace(many, exchanges={**many.exchanges, "y": view.exchanges["sim"]})
+    with pytest.raises(BadInput, match="121 exchanges"):
+        make_bbo(engine, more, Selection(), None)
+    assert make_bbo(engine, more, Selection(exchanges=("sim",)), None).num_rows == 1

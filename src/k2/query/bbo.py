@@ -4,13 +4,15 @@ Comes in: a view of quotes and a selection. goes out: rows by symbol, in total o
 exchange stands until its next one, and no longer than its exchange date.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 
+from k2.errors import BadInput
 from k2.model import PRICE_TYPE, TIMESTAMP_TYPE, Exchange
 from k2.query.days import back_by_dates, day_began, days_table
 from k2.query.frame import midnights_around
@@ -38,6 +40,8 @@ SCHEMA: Final = pa.schema(
 `…_exchanges` are these, with commas between. A side that nobody quotes is null.
 """
 
+_MOST: Final = 120
+"""Exchanges: one bit each of a whole number of 127."""
 _TWO_DATES: Final = timedelta(days=3)
 """One date lasts no longer than this over all zones: from its first beginning to its last end."""
 
@@ -84,7 +88,11 @@ class _Quoting:
                 kept=kept.text,
                 order=", ".join(view.order),
             ),
-            {"rows": view.source(files), "days": days_table(days, view.exchanges)},
+            {
+                "rows": view.source(files),
+                "days": days_table(days, view.exchanges),
+                "exchanges": _ranked(selection.exchanges or tuple(view.exchanges)),
+            },
         )
         return found.cast(SCHEMA)
 
@@ -107,6 +115,18 @@ class _Quoting:
         if start is None or _are_alike(exchanges):
             return day_began(replace(selection, start=start), exchanges)
         return from_us(max(to_us(start) - _TWO_DATES // timedelta(microseconds=1), EARLIEST))
+
+
+def _ranked(exchanges: Sequence[str]) -> pa.Table:
+    """Columns exchange, rank_of: a number of its own for each, from 0 on. Raises `BadInput`."""
+    names = sorted(set(exchanges))
+    if len(names) > _MOST:
+        raise BadInput(
+            f"these are {len(names)} exchanges",
+            expected=f"at most {_MOST}",
+            hint="name those that are wanted",
+        )
+    return pa.table({"exchange": pa.array(names, pa.string()), "rank_of": np.arange(len(names))})
 
 
 def _are_alike(exchanges: Mapping[str, Exchange]) -> bool:
