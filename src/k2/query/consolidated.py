@@ -13,17 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2.model import TIMESTAMP_TYPE
-from k2.query.bars import BarsWanted
+from k2.query.bars import BarsWanted, bars_statement
 from k2.query.fill import SCHEMA as PLAIN
 from k2.query.fill import Filling, fill
-from k2.query.frame import EVERY, Framing, as_one, frame
+from k2.query.frame import EVERY, PLACE_OF_ALL, Framing, as_one, frame
 from k2.query.gaps import Gap
 from k2.query.newest import Newest
 from k2.query.port import Engine
 from k2.query.predicate import Bounds, bounds
-from k2.query.rounding import half_even
 from k2.query.selection import Selection, check_count
-from k2.query.statements import statement
 from k2.query.view import View
 from k2.query.zones import DAY_US, from_us, to_us
 
@@ -82,18 +80,15 @@ class _Making:
             self.wanted.interval, self.wanted.all_trades, start=start, consolidated=True
         )
         framed = frame(self.view, files, selection, framing)
-        made = statement(
-            "bars_by",
+        made = bars_statement(
             {**framed.values, "newest": self.wanted.last},
             **framed.fragments,
+            place=PLACE_OF_ALL,
             measured=_EXCHANGES,
-            vwap=half_even("t", "v"),
             shown=", exchanges",
-            kept="true",
-            order="start",
-            backwards="start desc",
         )
-        return framed.settled(self.engine.run(made, framed.sources), SCHEMA)
+        sources = {**framed.tables, "rows": self.view.source(files)}
+        return framed.settled(self.engine.run(made, sources), SCHEMA)
 
     def whole(self, selection: Selection, start: datetime | None) -> pa.Table:
         """The bars that are whole if no trade before `start` is read."""

@@ -19,15 +19,16 @@ import pyarrow.compute as pc
 from k2.errors import BadInput
 from k2.lake import DataFileRef
 from k2.model import TIMESTAMP_TYPE, Exchange, micros
+from k2.query.bars import bars_statement
 from k2.query.days import back_by_dates, day_began, roll_us
 from k2.query.fill import SCHEMA as TIME_BARS
-from k2.query.frame import FIRST_TWO, keys_of, place_of, trades_predicate
+from k2.query.frame import FIRST_TWO, keys_of, place_in, trades_predicate
 from k2.query.gaps import Gap
 from k2.query.interval import midnights_of
 from k2.query.newest import Newest
 from k2.query.port import Engine
 from k2.query.predicate import Predicate, add_edge, bounds, instants
-from k2.query.rounding import half_even, in_units
+from k2.query.rounding import in_units
 from k2.query.selection import Selection, check_count
 from k2.query.statements import statement
 from k2.query.view import View
@@ -151,23 +152,21 @@ class _Counting:
         numbered = statement(
             "numbered",
             {},
-            place=place_of(view),
+            place=place_in(view),
             amount=_AMOUNTS[size.kind],
             predicate=made.text,
         )
         kept = Predicate(values=made.values)
         add_edge(kept, "first", ">=", instants(selection.start, selection, view.exchanges))
         found = self.engine.run(
-            statement(
-                "bars_by",
+            bars_statement(
                 {**made.values, "size": size.units, "newest": self.wanted.last},
                 keys=f"{keys}, exchange_date",
                 start="number",
-                place=place_of(view),
+                place=place_in(view),
                 measured=', min(timestamp) as first, max(timestamp) as "end", max(done) as done',
                 rows=numbered.text,
                 predicate="true",
-                vwap=half_even("t", "v"),
                 shown=', first, "end", exchange_date, done >= (start + 1) * $size as is_full',
                 kept=kept.text,
                 order="exchange_date, start",

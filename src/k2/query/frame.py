@@ -15,8 +15,8 @@ import pyarrow as pa
 from k2.lake import DataFileRef
 from k2.model import TIMESTAMP_TYPE, Exchange
 from k2.query.interval import Interval, Midnights, midnights_of
-from k2.query.port import Source
 from k2.query.predicate import Predicate, bounds, predicate
+from k2.query.rollup import OFFSET, TIME, place_of
 from k2.query.selection import Selection
 from k2.query.view import View
 
@@ -26,13 +26,8 @@ EVERY: Final = "*"
 FIRST_TWO: Final = ("symbol", "exchange")
 _DAY: Final = timedelta(days=1)
 
-# Partitions below 2^15 and offsets below 2^48 stay apart. The topic is no part of it: an exchange
-# has one topic per kind, since its asset class is declared once and for all.
-_PLACE: Final = (
-    "(epoch_us(timestamp) * 1000 + timestamp_nanos)::hugeint * 9223372036854775807 + {offset}"
-)
-_PARTITIONED: Final = "(log_partition * 281474976710656 + log_offset)"
-_PLACE_OF_ALL: Final = "row(timestamp, timestamp_nanos, log_topic, log_partition, log_offset)"
+PLACE_OF_ALL: Final = "row(timestamp, timestamp_nanos, log_topic, log_partition, log_offset)"
+"""The same over all exchanges, whose topics differ."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +45,13 @@ class Framing:
 
 @dataclass(frozen=True)
 class Frame:
-    """`fragments` are keys (symbol, exchange), start, place, rows and predicate."""
+    """`fragments` are keys (symbol, exchange), start, predicate, rows and partial (roll-ups), which
+    the engine fills in; `tables` are those joined to them.
+    """
 
     fragments: Mapping[str, str]
     values: Mapping[str, object]
-    sources: Mapping[str, Source | pa.Table]
+    tables: Mapping[str, pa.Table]
     is_day: bool
     midnights: Midnights
 
@@ -83,8 +80,8 @@ def frame(
         made.add(f"{view.time} >= {made.bind(framing.start)}")
     if framing.day is not None:
         made.add(f"exchange_date = {made.bind(framing.day)}")
-    sources: dict[str, Source | pa.Table] = {"rows": view.source(files)}
-    rows, shift = "{rows}", midnights.shift(width)
+    tables: dict[str, pa.Table] = {}
+    joined, shift = "", midnights.shift(width)
     if framing.interval.is_day:
         begin = "exchange_date"
     elif shift is not None:
@@ -93,18 +90,18 @@ def frame(
         table, by = midnights.to_table(), "exchange, exchange_date"
         if framing.consolidated:
             table, by = table.drop_columns("exchange"), "exchange_date"
-        sources["midnights"] = table
-        rows = f"{{rows}} join {{midnights}} using ({by})"
+        tables["midnights"] = table
+        joined = f" join {{midnights}} using ({by})"
         eons = Midnights(midnights.first, midnights.last, {}).shift(width)
         begin = begin_of_interval(f"({made.bind(eons)} - midnight)", made.bind(width))
     fragments = {
         "keys": keys_of(view, selection, made, consolidated=framing.consolidated),
         "start": begin,
-        "place": _PLACE_OF_ALL if framing.consolidated else place_of(view),
-        "rows": rows,
+        "rows": "{rows}" + joined,
+        "partial": "{partial}" + joined,
         "predicate": made.text,
     }
-    return Frame(fragments, made.values, sources, framing.interval.is_day, midnights)
+    return Frame(fragments, made.values, tables, framing.interval.is_day, midnights)
 
 
 def as_one(exchanges: Mapping[str, Exchange], selection: Selection) -> dict[str, Exchange]:
@@ -128,9 +125,9 @@ def trades_predicate(view: View, selection: Selection, *, all_trades: bool) -> P
     return made
 
 
-def place_of(view: View) -> str:
-    """A trade's place in the total order within a symbol of an exchange, as one number."""
-    return _PLACE.format(offset=_PARTITIONED if view.is_partitioned else "log_offset")
+def place_in(view: View, *, partitioned: bool = False) -> str:
+    """SQL of a trade's place in the total order within a symbol of an exchange, as one number."""
+    return place_of(TIME, OFFSET if partitioned or view.is_partitioned else "log_offset")
 
 
 def keys_of(

@@ -79,8 +79,8 @@ def edges_of(
     selection: Selection, exchanges: Mapping[str, Exchange]
 ) -> tuple[tuple[datetime, ...], tuple[datetime, ...]]:
     """All starts and all ends that the exchanges of the selection have; none where it is open."""
-    return tuple(_instants(selection.start, selection, exchanges).values()), tuple(
-        _instants(selection.end, selection, exchanges).values()
+    return tuple(instants(selection.start, selection, exchanges).values()), tuple(
+        instants(selection.end, selection, exchanges).values()
     )
 
 

@@ -61,7 +61,6 @@ def make_profile(
         # Twice the remainder, so that prices below 0 go down to their bin as well.
         level = f"{digits} - ({digits} % $bin + $bin) % $bin"
         level = f"(({level})::decimal(18, 0) * 0.00000001)::decimal(18, 8)"
-    found = engine.run(
-        statement("profile", values, **framed.fragments, level=level), framed.sources
-    )
+    made = statement("profile", values, **framed.fragments, level=level)
+    found = engine.run(made, {**framed.tables, "rows": view.source(files)})
     return framed.settled(found, SCHEMA)

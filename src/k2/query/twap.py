@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from k2.model import PRICE_TYPE, TIMESTAMP_TYPE
 from k2.query.days import day_began, days_table
-from k2.query.frame import midnights_around, place_of, trades_predicate
+from k2.query.frame import midnights_around, place_in, trades_predicate
 from k2.query.interval import Interval, Midnights
 from k2.query.port import Engine
 from k2.query.predicate import Predicate, bounds, instants
@@ -63,7 +63,7 @@ def make_twap(
             finish=finish,
             first=first,
             past=past,
-            place=place_of(view),
+            place=place_in(view),
             price=in_units("price"),
             predicate=made.text,
             twap=half_even("paid", "held"),
