@@ -102,3 +102,10 @@ def test_best_quotes(client: httpx.Client, reader: Reader, symbol: str) -> None:
     then = rows(client.get("/v1/bbo", params={"symbol": symbol, "as_of": past, "last": 100_000}))
     assert then == wanted[: len(then)]
     assert 0 < len(then) < len(wanted)
+
+
+def test_a_session_must_be_declared(client: httpx.Client, symbol: str) -> None:
+    response = client.get("/v1/bars/1m", params={"symbol": symbol, "session": "regular"})
+    error = check_error(response, 422, "VALIDATION_ERROR")
+    assert "no sessions are declared" in error["message"]
+    assert rows(client.get("/v1/bars/1m", params={"symbol": symbol, "session": "all"}))

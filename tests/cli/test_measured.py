@@ -84,3 +84,30 @@ def test_a_symbol_that_is_not_there_is_told(k2: K2, market: Path) -> None:
         ["aggregate", "BTCUSD", "--interval", "1m", "--metric", "vwap"],
     ):
         assert "did you mean BTCUSDT?" in k2(*words, "--home", str(market)).talk
+
+
+def test_sessions_are_declared_in_the_home(k2: K2, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(
+        "03/11/2014,09:59:59.999,36.00,300,0,,\n03/11/2014,10:00:00.000,36.10,300,0,,\n"
+        "03/11/2014,16:00:00.000,36.30,900,0,,\n"
+    )
+    k2("load", "t.csv", "--kind", "trades", "--mapping", "asx", "--symbol", "BHP")
+    words = ("bars", "BHP", "--interval", "1d", "--session", "regular", "--json")
+    ended = k2(*words)
+    assert ended.code == 2
+    assert "sessions.toml" in ended.talk
+    file = tmp_path / "home" / "sessions.toml"
+    file.write_text('[ASX]\nopen = "10:00"\nclose = "16:00"\n')
+    (bar,) = json.loads(k2(*words).out)["data"]
+    assert (bar["open"], bar["close"], bar["trade_count"]) == ("36.1", "36.1", 1)
+    measured = k2("aggregate", "BHP", "--interval", "1d", "--metric", "trade_count",
+                  "--session", "regular", "--ndjson")  # fmt: skip
+    assert json.loads(measured.out)["trade_count"] == 1
+    week = ("--from", "2014-03-10", "--to", "2014-03-17", "--csv")
+    assert len(k2("sessions", "ASX", *week).out.splitlines()) == 6
+    for words in (
+        ("sessions", "ASX", "--from", "2014-03-10", "--to", "2014-03-10"),
+        ("sessions", "ASX", "--from", "1914-03-10", "--to", "2114-03-10"),
+    ):
+        assert "no range" in k2(*words).talk
+    assert "no exchange called 'LSE'" in k2("sessions", "LSE").talk

@@ -44,6 +44,7 @@ async def aggregations(request: Request) -> Response:
             query.interval,
             all_trades=query.all_trades,
             bin_size=None if query.bin_size is None else f"{query.bin_size:f}",
+            session=query.session,
             as_of=query.as_of,
             as_known_at=query.as_known_at,
             timeout=seconds,

@@ -149,6 +149,7 @@ Exact = Annotated[
         }
     ),
 ]
+SessionName = Literal["all", "regular"]
 Metric = Literal["vwap", "twap", "ohlcv", "volume_profile", "trade_count"]
 FormatName = Literal["json", "ndjson", "csv", "arrow", "parquet"]
 After = Annotated[
@@ -262,6 +263,7 @@ class BarsAsked(FormatAsked):
         False, description="Show intervals without trades too, and whether they were empty"
     )
     consolidated: Flag = Field(False, description="One bar over all exchanges")
+    session: SessionName = Field("all", description="Which trades: of declared sessions, or all")
     last: int = Field(500, ge=1, le=100_000, description="The newest so many bars per symbol")
     as_of: AsOf | None = None
     as_known_at: When | None = Field(None, description=_KNOWN)
@@ -279,6 +281,7 @@ class BarsBatchAsked(Asked):
     all_trades: bool = False
     fill: bool = False
     consolidated: bool = False
+    session: SessionName = "all"
     last: Whole = Field(100, ge=1, le=100_000, description="The newest so many bars per symbol")
     as_of: AsOf | None = None
     as_known_at: When | None = Field(None, description=_KNOWN)
@@ -299,6 +302,7 @@ class AggregationsAsked(Asked):
         description="Width of a price level of `volume_profile`; without it, each price is one",
     )
     all_trades: bool = Field(False, description="Take in trades that form no price")
+    session: SessionName = Field("all", description="Which trades: of declared sessions, or all")
     as_of: AsOf | None = None
     as_known_at: When | None = Field(None, description=_KNOWN)
     format: FormatName | None = None

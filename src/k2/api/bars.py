@@ -75,6 +75,7 @@ async def _bars(
             all_trades=query.all_trades,
             fill=query.fill,
             consolidated=query.consolidated,
+            session=query.session,
             last=query.last,
             as_of=query.as_of,
             as_known_at=query.as_known_at,

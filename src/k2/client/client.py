@@ -146,6 +146,7 @@ class Client:
         all_trades: bool = False,
         fill: bool = False,
         consolidated: bool = False,
+        session: str = "all",
         as_of: When | None = None,
         as_known_at: When | None = None,
     ) -> pa.Table:
@@ -165,6 +166,7 @@ class Client:
             all_trades="true" if all_trades else None,
             fill="true" if fill else None,
             consolidated="true" if consolidated else None,
+            session=None if session == "all" else session,
             as_of=_text(as_of),
             as_known_at=_text(as_known_at),
             last=_MOST_BARS,
@@ -195,6 +197,7 @@ class Client:
         end: When | None = None,
         bin_size: Decimal | str | None = None,
         all_trades: bool = False,
+        session: str = "all",
         as_of: When | None = None,
         as_known_at: When | None = None,
     ) -> pa.Table:
@@ -210,6 +213,7 @@ class Client:
             end_time=_text(end),
             bin_size=_sent(bin_size),
             all_trades=all_trades or None,
+            session=None if session == "all" else session,
             as_of=_text(as_of),
             as_known_at=_text(as_known_at),
         )

@@ -9,6 +9,7 @@ import pyarrow as pa
 from k2.query.gaps import Gap
 from k2.query.port import Engine
 from k2.query.selection import Past, Selection
+from k2.query.sessions import Sessions
 from k2.query.view import View
 
 
@@ -22,8 +23,9 @@ class Viewing(Protocol):
 
 @dataclass(frozen=True)
 class Asking:
-    """The engine, the views, and the gaps that a view's answer touches."""
+    """The engine, the views, the gaps that a view's answer touches, and the declared sessions."""
 
     engine: Engine
     view: Viewing
     gaps: Callable[[View, Selection, pa.Table], list[Gap]]
+    sessions: Callable[[], Sessions]

@@ -154,7 +154,8 @@ class _Making:
         """The trades to be read, and the partial bars of files that need not be."""
         source, interval = self.view.source(files), self.wanted.interval
         in_minutes = interval.width_us % MINUTE_US == 0 and midnights.are_whole_minutes
-        if self.view.rollups is None or selection.where or not in_minutes:
+        is_part = bool(selection.where) or selection.sessions is not None
+        if self.view.rollups is None or is_part or not in_minutes:
             return source, None
         starts, ends = edges_of(selection, self.view.exchanges)
         span = Span(

@@ -12,6 +12,7 @@ import pyarrow as pa
 from k2.errors import BadInput
 from k2.model import PRICE_TYPE, Exchange
 from k2.query.selection import OPERATORS, Condition, Selection
+from k2.query.sessions import session_terms
 from k2.query.times import parse_date, parse_instant
 from k2.query.zones import midnight
 
@@ -100,6 +101,10 @@ def predicate(
         add_edge(made, time, operator, instants(edge, selection, exchanges))
     for condition in selection.where:
         _add_condition(made, condition, columns)
+    if selection.sessions is not None:
+        within = session_terms(selection.sessions, exchanges, made.bind)
+        if within is not None:
+            made.add(within)
     return made
 
 

@@ -47,6 +47,7 @@ from k2.query.pulse import Pulse
 from k2.query.records import Wanted, fetch_records, question
 from k2.query.rollup import RolledUp, roll_up
 from k2.query.selection import NOW, Past, Selection, check_count, check_text
+from k2.query.sessions import Sessions, read_sessions, trading_days
 from k2.query.state import State
 from k2.query.stopping import limited
 from k2.query.turnover import sum_turnover
@@ -75,13 +76,16 @@ class Reader:
     `Unavailable` when log or lake are away or the writer is far behind.
     """
 
-    def __init__(self, state: State, engine: Engine, pulse: Pulse) -> None:
+    def __init__(
+        self, state: State, engine: Engine, pulse: Pulse, sessions: Path | None = None
+    ) -> None:
         self._state = state
         self._engine = engine
         self._pulse = pulse
         self._counts = Counts(engine)
         self._gaps = Gaps(state.lake)
-        self._asking = Asking(engine, self._view, self._gaps_of)
+        self._sessions = sessions
+        self._asking = Asking(engine, self._view, self._gaps_of, self._read_sessions)
 
     def records(
         self,
@@ -180,6 +184,7 @@ class Reader:
         all_trades: bool = False,
         fill: bool = False,
         consolidated: bool = False,
+        session: str = "all",
         last: int | None = None,
         as_of: str | None = None,
         as_known_at: str | None = None,
@@ -194,9 +199,10 @@ class Reader:
         With `fill`, intervals without trades are shown, and `state` says of each whether it was
         traded, empty, or unknown. `consolidated` makes one bar of all exchanges, and names them.
         Of `kind` tick, volume or dollar, `interval` is what closes a bar (see `k2.query.counted`);
-        such bars have an `end`, and are not `complete` before they are full.
+        such bars have an `end`, and are not `complete` before they are full. `session` of regular
+        leaves out trades outside the declared sessions (see `k2.query.sessions`).
         """
-        asked = BarsAsked(interval, kind, all_trades, fill, last, consolidated)
+        asked = BarsAsked(interval, kind, all_trades, fill, last, consolidated, session)
         with limited(timeout):
             return answer_bars(self._asking, selection, asked, Past(as_of, as_known_at))
 
@@ -208,6 +214,7 @@ class Reader:
         *,
         all_trades: bool = False,
         bin_size: str | None = None,
+        session: str = "all",
         as_of: str | None = None,
         as_known_at: str | None = None,
         timeout: float | None = None,
@@ -215,7 +222,7 @@ class Reader:
         """Measures of the trades of each interval: symbol, exchange, start, their columns (see
         `k2.query.aggregations.METRICS`), complete. `bin_size` is the width of a price level.
         """
-        asked = AggregationsAsked(tuple(metrics), interval, all_trades, bin_size)
+        asked = AggregationsAsked(tuple(metrics), interval, all_trades, bin_size, session)
         with limited(timeout):
             past = Past(as_of, as_known_at)
             return answer_aggregations(self._asking, selection, asked, past)
@@ -362,6 +369,20 @@ class Reader:
         """The declaration of an exchange; `NotFound` for one that nobody has declared."""
         return self._state.exchange(name)
 
+    def trading_days(self, exchanges: Sequence[str], first: date, end: date) -> Answer:
+        """The days from `first` on and before `end` on which these exchanges trade, by their
+        declared sessions: exchange, date, open, close. Raises `NotFound` for an unknown one.
+        """
+        began = time.perf_counter()
+        declared = {name: self._state.exchange(name) for name in exchanges}
+        table = trading_days(self._read_sessions(), declared, first, end)
+        return Answer(table, told([], table, began))
+
+    def _read_sessions(self) -> Sessions:
+        if self._sessions is None:
+            raise BadInput("no sessions are declared", hint="K2_SESSIONS names their file")
+        return read_sessions(self._sessions)
+
     def levels(self) -> list[WriterLevel]:
         """How overloaded each writer that runs is: see `k2.ingest.levels`."""
         return self._state.levels()
@@ -441,6 +462,7 @@ def open_reader(
     skew: timedelta = timedelta(minutes=5),
     memory: int | None = None,
     hot_rows: int = 0,
+    sessions: Path | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Reader:
     """A reader of the lake and log below `home`; `follow` keeps the tail up to date in a thread,
@@ -448,7 +470,7 @@ def open_reader(
 
     `log`, `registry` (URLs, signed in to by their accesses) and `lake` (a folder) are elsewhere if
     given; `skew` is the writer's own. Queries use `memory` bytes together, beyond it they go to
-    disk.
+    disk. `sessions` is the file that declares when exchanges trade.
     """
     # Imported here: it takes longer to load than all the rest.
     from k2.query.duckdb import DuckDB
@@ -469,4 +491,4 @@ def open_reader(
         if hot_rows:
             state.keep_hot(hot_rows)
         pulse.start()
-    return Reader(state, engine, pulse)
+    return Reader(state, engine, pulse, sessions or home / "sessions.toml")

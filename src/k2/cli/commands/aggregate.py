@@ -11,6 +11,7 @@ from k2.cli.options import (
     output_options,
     range_options,
     reader_of,
+    session_option,
     settings_option,
     tell_unknown,
 )
@@ -37,6 +38,7 @@ METRICS: Final = ("ohlcv", "trade_count", "vwap", "twap", "volume_profile")
     help="Width of a level of volume_profile; without it, each price is one.",
 )
 @click.option("--all-trades", is_flag=True, help="Trades that form no price as well.")
+@session_option
 @as_of_option
 @known_at_option
 @output_options
@@ -44,6 +46,7 @@ METRICS: Final = ("ohlcv", "trade_count", "vwap", "twap", "volume_profile")
 def command(
     settings: Settings,
     output: Output,
+    session: str,
     as_of: str | None,
     as_known_at: str | None,
     symbol: tuple[str, ...],
@@ -70,6 +73,7 @@ def command(
             interval,
             all_trades=all_trades,
             bin_size=bin_size,
+            session=session,
             as_of=as_of,
             as_known_at=as_known_at,
             timeout=settings.query.timeout.total_seconds(),

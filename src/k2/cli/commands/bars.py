@@ -12,6 +12,7 @@ from k2.cli.options import (
     output_options,
     range_options,
     reader_of,
+    session_option,
     settings_option,
     tell_unknown,
 )
@@ -40,6 +41,7 @@ BAR_KINDS: Final = ("time", "tick", "volume", "dollar")
 @click.option("--all-trades", is_flag=True, help="Trades that form no price as well.")
 @click.option("--fill", is_flag=True, help="Intervals without trades too: empty, or unknown.")
 @click.option("--consolidated", is_flag=True, help="One bar over all exchanges of a symbol.")
+@session_option
 @as_of_option
 @known_at_option
 @output_options
@@ -47,6 +49,7 @@ BAR_KINDS: Final = ("time", "tick", "volume", "dollar")
 def command(
     settings: Settings,
     output: Output,
+    session: str,
     as_of: str | None,
     as_known_at: str | None,
     symbol: tuple[str, ...],
@@ -79,6 +82,7 @@ def command(
             fill=fill,
             consolidated=consolidated,
             last=last,
+            session=session,
             as_of=as_of,
             as_known_at=as_known_at,
             timeout=settings.query.timeout.total_seconds(),
