@@ -105,9 +105,9 @@ def test_sessions_are_declared_in_the_home(k2: K2, tmp_path: Path) -> None:
     assert json.loads(measured.out)["trade_count"] == 1
     week = ("--from", "2014-03-10", "--to", "2014-03-17", "--csv")
     assert len(k2("sessions", "ASX", *week).out.splitlines()) == 6
-    for words in (
+    for wrong in (
         ("sessions", "ASX", "--from", "2014-03-10", "--to", "2014-03-10"),
         ("sessions", "ASX", "--from", "1914-03-10", "--to", "2114-03-10"),
     ):
-        assert "no range" in k2(*words).talk
+        assert "no range" in k2(*wrong).talk
     assert "no exchange called 'LSE'" in k2("sessions", "LSE").talk

@@ -18,6 +18,8 @@ from k2.query.corrections import corrected
 from k2.query.counted import CountedWanted, make_counted, parse_size, settled
 from k2.query.duckdb import DuckDB
 from k2.query.interval import parse_interval
+from k2.query.measured import BarsAsked, answer_bars
+from k2.query.selection import Past
 from tests.ingest.numbered import BEGAN, trades
 from tests.journeys.home import Home, open_home
 from tests.query import plain
@@ -187,3 +189,15 @@ def test_what_cannot_be_asked(home: Home) -> None:
         far = datetime(1, 1, 2, tzinfo=UTC)
         assert reader.bars(Selection(("BTC",), start=far), "5", kind="tick").table.num_rows == 1
         assert reader.bbo(Selection(("BTC",), start=far)).table.num_rows == 0
+
+
+def test_nothing_is_called_empty_while_shed_records_wait(home: Home) -> None:
+    trades(home, [1, 2])
+    trades(home, [3], at=180, happened=180)
+    with open_reader(home.folder) as reader:
+        view = replace(reader._view("trades", Past(), Selection()), shed=5)
+        asking = replace(reader._asking, view=lambda kind, past, selection: view)
+        asked = BarsAsked("1m", fill=True)
+        answer = answer_bars(asking, Selection(("BTC",)), asked, Past())
+        assert answer.table["state"].to_pylist() == ["traded", "unknown", "unknown", "traded"]
+        assert any("left in the log under overload" in note for note in _notes(answer.meta))
