@@ -19,7 +19,8 @@ from k2.query.sessions import Sessions, read_sessions, trading_days
 from tests.ingest.numbered import BEGAN, trades
 from tests.journeys.home import open_home
 from tests.query import plain, reference
-from tests.query.make import EXCHANGES, Row, random_trades, split, view_of
+from tests.query.make import EXCHANGES, Row, random_trades, split, trade, view_of
+from tests.query.test_rollup import rolled
 
 DECLARED = """
 [ASX]
@@ -173,3 +174,25 @@ def test_declarations_that_cannot_be(tmp_path: Path, text: str, told: str) -> No
     with pytest.raises(BadInput, match=told) as error:
         read_sessions(path)
     assert str(path) in str(error.value.place)
+
+
+@pytest.mark.parametrize("interval", ["1h", "1d"])
+def test_roll_ups_do_not_stand_for_sessions(
+    engine: DuckDB,
+    sessions: Sessions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    interval: str,
+) -> None:
+    monkeypatch.setattr("k2.query.rollup._GAIN", 0)
+    # Every ten seconds around the close, which cuts a minute.
+    close = datetime(2024, 3, 7, 5, tzinfo=UTC)
+    rows = [
+        trade("A", close + timedelta(seconds=10 * n), str(n + 99), exchange="ASX", offset=n)
+        for n in range(-9, 9)
+    ]
+    view = rolled(engine, tmp_path, view_of(tmp_path, [rows]))
+    wanted = BarsWanted(parse_interval(interval))
+    assert sum(make_bars(engine, view, Selection(), wanted)["trade_count"].to_pylist()) == 18
+    made = make_bars(engine, view, Selection(sessions=sessions), wanted)
+    assert sum(made["trade_count"].to_pylist()) == 12
