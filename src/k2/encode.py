@@ -157,7 +157,7 @@ def _json_rows(part: pa.Table, nested: frozenset[str]) -> bytes:
 
 
 def _rows_with_fragments(part: pa.Table, nested: frozenset[str]) -> list[dict[str, Any]]:
-    # Only free SQL gives nested columns, so that going row by row costs nothing that counts.
+    # Only free SQL and volume profiles give nested columns: going row by row costs little.
     rows = _texts(part).rows(named=True)
     for row in rows:
         for name in nested:
@@ -236,8 +236,12 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, Decimal | datetime):
-        kind = pa.timestamp("us", "UTC") if isinstance(value, datetime) and value.tzinfo else None
+    if isinstance(value, Decimal):
+        # The levels of a volume profile are many: as columns they would take seconds.
+        digits = f"{value:f}"
+        return digits.rstrip("0").rstrip(".") if "." in digits else digits
+    if isinstance(value, datetime):
+        kind = pa.timestamp("us", "UTC") if value.tzinfo else None
         return to_text(pa.table({"": pa.array([value], kind)})).item()
     if isinstance(value, bytes):
         return _byte_text(value)

@@ -27,7 +27,7 @@ TABLES = [
     for m, p in OPERATIONS
     if "health" not in p and p not in ("/metrics", "/v1/status", "/v1/audit", "/v1/degradation")
 ]
-QUERIES = {"/v1/bars/{interval}": {"symbol": "?"}}
+QUERIES = {"/v1/bars/{interval}": {"symbol": "?"}, "/v1/bbo": {"symbol": "?"}}
 GHOST = {
     "symbol": "NONE",
     "exchange": "simulated",
@@ -39,6 +39,7 @@ GHOST = {
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/bars/batch": {"symbols": ["?"], "interval": "1m"},
     "/v1/corrections": {"corrections": [GHOST]},
+    "/v1/aggregations": {"symbols": ["?"], "interval": "1m", "metrics": ["vwap"]},
 }
 
 
@@ -90,6 +91,8 @@ def test_route_table_is_that_of_the_doors() -> None:
         ("POST", "/v1/snapshots/{id}/query"),
         ("GET", "/v1/bars/{interval}"),
         ("POST", "/v1/bars/batch"),
+        ("POST", "/v1/aggregations"),
+        ("GET", "/v1/bbo"),
         ("GET", "/v1/audit"),
         ("GET", "/v1/rejected"),
         ("GET", "/v1/duplicates"),
@@ -200,7 +203,7 @@ def test_no_such_page(client: httpx.Client, path: str) -> None:
         ("/v1/trades/recent?window_minutes=0", "query.window_minutes"),
         ("/v1/bars/1m?symbol=X&fill=maybe", "query.fill"),
         ("/v1/bars/1m", "query.symbol"),
-        ("/v1/bars/1m?symbol=X&kind=tick", "query.kind"),
+        ("/v1/bars/1m?symbol=X&kind=renko", "query.kind"),
         ("/v1/summary/X/2026-13-45", "path.date"),
     ],
 )
@@ -213,6 +216,9 @@ def test_parameters_that_cannot_be(client: httpx.Client, path: str, place: str) 
     [
         ("/v1/trades?after=x", "page"),
         ("/v1/bars/7m?symbol=X", "interval"),
+        ("/v1/bars/1m?symbol=X&kind=tick", "no size of tick bars"),
+        ("/v1/bars/500?symbol=X", "interval"),
+        ("/v1/bars/500?symbol=X&kind=tick&fill=true", "take no fill"),
         ("/v1/bars/%F0%9F%99%82?symbol=X", "interval"),
     ],
 )

@@ -26,6 +26,8 @@ SQL = """x' OR '1'='1' OR "1"="1"; DROP TABLE trades; --"""
 TRADES = 30_000
 
 USUAL: dict[str, list[str]] = {
+    "aggregate": ["BTCUSDT", "--interval", "1m", "--metric", "vwap"],
+    "bbo": ["BTCUSDT"],
     "bars": ["BTCUSDT", "--interval", "1m"],
     "feed": ["simulator:?rate=max&seed=8&count=400"],
     "load": ["good.csv", "--kind", "trades", "--mapping", "plain.toml"],

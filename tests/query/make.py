@@ -23,6 +23,7 @@ EXCHANGES = {
     "ASX": Exchange("ASX", "equities", "Australia/Sydney"),
     "sim": Exchange("sim", "crypto", "UTC"),
     "NYSE": Exchange("NYSE", "equities", "America/New_York"),
+    "CME": Exchange("CME", "futures", "America/Chicago", timedelta(hours=7)),
 }
 COLUMNS = definition("trades").arrow
 DAWN = datetime(1970, 1, 1, tzinfo=UTC)

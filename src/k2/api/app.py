@@ -19,7 +19,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from k2.api import (
+    aggregations,
     bars,
+    bbo,
     corrections,
     errors,
     health,
@@ -83,7 +85,18 @@ def create_app(
         lifespan=life,
     )
     app.state.desk = Desk(reader, workers, auditor, clock, metrics, entry)
-    for resource in (records, corrections, bars, summary, symbols, snapshots, ledgers, health):
+    for resource in (
+        records,
+        bbo,
+        corrections,
+        bars,
+        aggregations,
+        summary,
+        symbols,
+        snapshots,
+        ledgers,
+        health,
+    ):
         app.include_router(resource.router)
     app.include_router(pages.router)
     errors.install(app)

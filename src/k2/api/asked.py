@@ -37,7 +37,9 @@ def _divisors(whole: int) -> str:
     return "|".join(str(part) for part in range(1, whole + 1) if whole % part == 0)
 
 
-_INTERVALS: Final = rf"^(({_divisors(86_400)})s|({_divisors(1_440)})m|({_divisors(24)})h|1d)$"
+_WIDTHS: Final = rf"(({_divisors(86_400)})s|({_divisors(1_440)})m|({_divisors(24)})h|1d)"
+_INTERVALS: Final = rf"^{_WIDTHS}$"
+_SIZES: Final = r"[1-9][0-9]{0,8}(\.[0-9]{0,3}[1-9])?"
 Interval = Annotated[
     str,
     Field(
@@ -47,6 +49,17 @@ Interval = Annotated[
     ),
     WithJsonSchema({"type": "string", "pattern": _INTERVALS}),
 ]
+BarInterval = Annotated[
+    str,
+    Field(
+        max_length=32,
+        description="Width of a time bar, such as 1m; of others what closes one: how many trades, "
+        "what quantity, or what amount of price * quantity",
+        examples=["1m"],
+    ),
+    WithJsonSchema({"type": "string", "pattern": rf"^({_WIDTHS}|{_SIZES})$"}),
+]
+BarKind = Literal["time", "tick", "volume", "dollar"]
 
 
 def _flag(value: object) -> object:
@@ -136,6 +149,8 @@ Exact = Annotated[
         }
     ),
 ]
+SessionName = Literal["all", "regular"]
+Metric = Literal["vwap", "twap", "ohlcv", "volume_profile", "trade_count"]
 FormatName = Literal["json", "ndjson", "csv", "arrow", "parquet"]
 After = Annotated[
     str,
@@ -242,9 +257,13 @@ class BarsAsked(FormatAsked):
     exchange: ExchangeName | None = None
     start_time: When | None = Field(None, description=f"Inclusive: {_TIMES}")
     end_time: When | None = Field(None, description=f"Exclusive: {_TIMES}")
-    kind: Literal["time"] = Field("time", description="What closes a bar")
+    kind: BarKind = Field("time", description="What closes a bar")
     all_trades: Flag = Field(False, description="Take in trades that form no price")
-    fill: Flag = Field(False, description="Show intervals without trades as empty bars")
+    fill: Flag = Field(
+        False, description="Show intervals without trades too, and whether they were empty"
+    )
+    consolidated: Flag = Field(False, description="One bar over all exchanges")
+    session: SessionName = Field("all", description="Which trades: of declared sessions, or all")
     last: int = Field(500, ge=1, le=100_000, description="The newest so many bars per symbol")
     as_of: AsOf | None = None
     as_known_at: When | None = Field(None, description=_KNOWN)
@@ -254,17 +273,53 @@ class BarsBatchAsked(Asked):
     """Body of POST /v1/bars/batch."""
 
     symbols: list[Symbol] = Field(min_length=1, max_length=100)
-    interval: Interval
+    interval: BarInterval
     exchanges: list[ExchangeName] = Field([], max_length=100)
     start_time: When | None = Field(None, description=f"Inclusive: {_TIMES}")
     end_time: When | None = Field(None, description=f"Exclusive: {_TIMES}")
-    kind: Literal["time"] = "time"
+    kind: BarKind = "time"
     all_trades: bool = False
     fill: bool = False
+    consolidated: bool = False
+    session: SessionName = "all"
     last: Whole = Field(100, ge=1, le=100_000, description="The newest so many bars per symbol")
     as_of: AsOf | None = None
     as_known_at: When | None = Field(None, description=_KNOWN)
     format: FormatName | None = None
+
+
+class AggregationsAsked(Asked):
+    """Body of POST /v1/aggregations."""
+
+    symbols: list[Symbol] = Field(min_length=1, max_length=50)
+    metrics: list[Metric] = Field(min_length=1, max_length=5)
+    interval: Interval
+    exchanges: list[ExchangeName] = Field([], max_length=100)
+    start_time: When | None = Field(None, description=f"Inclusive: {_TIMES}")
+    end_time: When | None = Field(None, description=f"Exclusive: {_TIMES}")
+    bin_size: Exact | None = Field(
+        None,
+        description="Width of a price level of `volume_profile`; without it, each price is one",
+    )
+    all_trades: bool = Field(False, description="Take in trades that form no price")
+    session: SessionName = Field("all", description="Which trades: of declared sessions, or all")
+    as_of: AsOf | None = None
+    as_known_at: When | None = Field(None, description=_KNOWN)
+    format: FormatName | None = None
+
+
+class BboAsked(FormatAsked):
+    """Parameters of GET /v1/bbo."""
+
+    symbol: Symbol
+    exchange: list[ExchangeName] = Field(
+        [], max_length=100, description="Of these exchanges alone; may be repeated"
+    )
+    start_time: When | None = Field(None, description=f"Inclusive: {_TIMES}")
+    end_time: When | None = Field(None, description=f"Exclusive: {_TIMES}")
+    last: int = Field(500, ge=1, le=100_000, description="The newest so many")
+    as_of: AsOf | None = None
+    as_known_at: When | None = Field(None, description=_KNOWN)
 
 
 class QueryAsked(Asked):

@@ -42,10 +42,15 @@ async def no_batch() -> Response:
 @router.get("/v1/bars/{interval}", responses=shapes.table("Bar"), summary="Bars of one symbol")
 async def bars(
     request: Request,
-    interval: Annotated[asked.Interval, Path()],
+    interval: Annotated[asked.BarInterval, Path()],
     query: Annotated[asked.BarsAsked, Query()],
 ) -> Response:
-    """The newest `last` bars of the range, oldest first. Trades that form no price are left out."""
+    """The newest `last` bars of the range, oldest first. Trades that form no price are left out.
+
+    Bars of kind tick, volume and dollar begin anew with each exchange date; the trade that fills
+    one closes it and is not split. `complete` is false before a bar is full, and where trades are
+    missing.
+    """
     wanted = asked.selection(
         answers.desk(request).clock,
         symbols=[query.symbol],
@@ -66,8 +71,11 @@ async def _bars(
         made = reader.bars(
             wanted,
             interval,
+            kind=query.kind,
             all_trades=query.all_trades,
             fill=query.fill,
+            consolidated=query.consolidated,
+            session=query.session,
             last=query.last,
             as_of=query.as_of,
             as_known_at=query.as_known_at,

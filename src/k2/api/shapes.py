@@ -1,6 +1,6 @@
 """What answers look like, for OpenAPI: derived from the model's columns, never written twice."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import pyarrow as pa
@@ -54,10 +54,9 @@ def _nullable(shape: Mapping[str, Any]) -> Shape:
     return {**shape, "type": [shape["type"], "null"]}
 
 
-def _object(properties: Mapping[str, Shape], required: bool = True) -> Shape:
+def _object(properties: Mapping[str, Shape], optional: Collection[str] = ()) -> Shape:
     found: Shape = {"type": "object", "properties": dict(properties)}
-    if required:
-        found["required"] = list(properties)
+    found["required"] = [name for name in properties if name not in optional]
     return found
 
 
@@ -85,6 +84,44 @@ SCHEMAS: Final[Mapping[str, Shape]] = {
             "start": TIME,
             **_NULLABLE_VALUES,
             "complete": {"type": "boolean"},
+            "end": {**TIME, "description": "Of kinds other than time"},
+            "state": {
+                "type": "string",
+                "enum": ["traded", "empty", "unknown"],
+                "description": "With `fill`",
+            },
+            "exchanges": {**_nullable(TEXT), "description": "With `consolidated`"},
+        },
+        optional=("end", "state", "exchanges"),
+    ),
+    "Aggregation": _object(
+        {
+            "symbol": TEXT,
+            "exchange": TEXT,
+            "start": TIME,
+            "complete": {"type": "boolean"},
+            **_VALUES,
+            "twap": DECIMAL,
+            "volume_profile": {
+                "type": "array",
+                "items": _object({"price": DECIMAL, "volume": DECIMAL, "trade_count": COUNT}),
+            },
+        },
+        optional=(*_VALUES, "twap", "volume_profile"),
+    ),
+    "BestQuote": _object(
+        {
+            "symbol": TEXT,
+            "timestamp": TIME,
+            **{
+                f"{side}_{name}": _nullable(shape)
+                for side in ("bid", "ask")
+                for name, shape in (
+                    ("price", DECIMAL),
+                    ("quantity", DECIMAL),
+                    ("exchanges", TEXT),
+                )
+            },
         }
     ),
     "Summary": _object(

@@ -163,6 +163,16 @@ def range_options(function: Command[R]) -> Command[R]:
     )(function)
 
 
+def session_option(function: Command[R]) -> Command[R]:
+    """Adds `--session`: regular, or all."""
+    return click.option(
+        "--session",
+        type=click.Choice(("all", "regular")),
+        default="all",
+        help="Trades of all times, or of the sessions that K2_SESSIONS declares.",
+    )(function)
+
+
 @contextmanager
 def reader_of(settings: Settings) -> Iterator["Reader"]:
     """A reader of a home that is there. Raises `BadInput` where there is none."""
@@ -197,6 +207,7 @@ def open_reader_of(settings: Settings, *, follow: bool = False) -> "Reader":
         skew=settings.clock_skew,
         memory=settings.query.memory,
         hot_rows=settings.query.hot_rows,
+        sessions=settings.query.sessions,
     )
 
 

@@ -139,24 +139,34 @@ class Client:
         symbol: str,
         interval: str = "1m",
         *,
+        kind: str = "time",
         exchange: str | None = None,
         start: When | None = None,
         end: When | None = None,
         all_trades: bool = False,
         fill: bool = False,
+        consolidated: bool = False,
+        session: str = "all",
         as_of: When | None = None,
         as_known_at: When | None = None,
     ) -> pa.Table:
-        """All time bars of the range: symbol, exchange, start, open, high, low, close, volume,
-        trade_count, vwap, complete.
+        """All bars of the range: symbol, exchange, start, open, high, low, close, volume,
+        trade_count, vwap, complete; with `fill` their state, with `consolidated` one of all
+        exchanges, which are named.
+
+        Of `kind` tick, volume or dollar, `interval` is what closes a bar (`500`), and there is an
+        `end`. Raises `Refused` where these are more than the server gives at once.
         """
         asked = _present(
             symbol=symbol,
+            kind=None if kind == "time" else kind,
             exchange=exchange,
             start_time=_text(start),
             end_time=_text(end),
             all_trades="true" if all_trades else None,
             fill="true" if fill else None,
+            consolidated="true" if consolidated else None,
+            session=None if session == "all" else session,
             as_of=_text(as_of),
             as_known_at=_text(as_known_at),
             last=_MOST_BARS,
@@ -167,9 +177,70 @@ class Client:
             edge = _cut_at(page)
             if edge is None:
                 return pa.concat_tables([page, *pages]).sort_by(_BAR_ORDER) if pages else page
+            if kind != "time":
+                # They go by all trades of their date before them: no end can cut them in two.
+                raise Refused(
+                    f"these are {_MOST_BARS:,} bars or more",
+                    hint="ask for a shorter range, or for longer bars",
+                )
             # What lies before the edge comes once more, with all that was left out.
             pages.append(page.filter(pc.greater_equal(page["start"], edge)))
             asked["end_time"] = edge.as_py().isoformat()
+
+    def aggregate(
+        self,
+        *symbols: str,
+        metrics: Sequence[str],
+        interval: str = "1m",
+        exchanges: Sequence[str] = (),
+        start: When | None = None,
+        end: When | None = None,
+        bin_size: Decimal | str | None = None,
+        all_trades: bool = False,
+        session: str = "all",
+        as_of: When | None = None,
+        as_known_at: When | None = None,
+    ) -> pa.Table:
+        """Measures of each interval in which up to 50 symbols traded: `metrics` of vwap, twap,
+        ohlcv, volume_profile and trade_count; `bin_size` is the width of a price level.
+        """
+        asked = _present(
+            symbols=list(symbols),
+            metrics=list(metrics),
+            interval=interval,
+            exchanges=list(exchanges),
+            start_time=_text(start),
+            end_time=_text(end),
+            bin_size=_sent(bin_size),
+            all_trades=all_trades or None,
+            session=None if session == "all" else session,
+            as_of=_text(as_of),
+            as_known_at=_text(as_known_at),
+        )
+        return self._arrow("/v1/aggregations", body=asked)[0]
+
+    def bbo(
+        self,
+        symbol: str,
+        *,
+        exchanges: Sequence[str] = (),
+        start: When | None = None,
+        end: When | None = None,
+        last: int = _MOST_LISTED,
+        as_of: When | None = None,
+        as_known_at: When | None = None,
+    ) -> pa.Table:
+        """The newest `last` changes of the best bid and ask over all exchanges, oldest first."""
+        asked = _present(
+            symbol=symbol,
+            exchange=list(exchanges),
+            start_time=_text(start),
+            end_time=_text(end),
+            last=last,
+            as_of=_text(as_of),
+            as_known_at=_text(as_known_at),
+        )
+        return self._arrow("/v1/bbo", asked)[0]
 
     def summary(
         self,
@@ -206,7 +277,7 @@ class Client:
         self, path: str, asked: Mapping[str, Any], body: object, accept: str
     ) -> tuple[bytes, str | None]:
         """The response's bytes, and the token of the next page."""
-        query = f"?{urllib.parse.urlencode(asked)}" if asked else ""
+        query = f"?{urllib.parse.urlencode(asked, doseq=True)}" if asked else ""
         request = urllib.request.Request(
             self._url + path + query,
             data=None if body is None else json.dumps(body).encode(),

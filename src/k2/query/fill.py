@@ -79,7 +79,7 @@ def fill(
         statement("fill", {**edges, "newest": how.last}),
         {"bars": bars, "grid": _grid(exchanges, how.interval, low, high)},
     )
-    return found.select(SCHEMA.names).cast(SCHEMA)
+    return found.select(bars.column_names).cast(bars.schema)
 
 
 def _grid(exchanges: Mapping[str, Exchange], interval: Interval, low: int, high: int) -> pa.Table:

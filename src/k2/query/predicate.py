@@ -12,6 +12,7 @@ import pyarrow as pa
 from k2.errors import BadInput
 from k2.model import PRICE_TYPE, Exchange
 from k2.query.selection import OPERATORS, Condition, Selection
+from k2.query.sessions import session_terms
 from k2.query.times import parse_date, parse_instant
 from k2.query.zones import midnight
 
@@ -62,8 +63,8 @@ def bounds(selection: Selection, exchanges: Mapping[str, Exchange]) -> Bounds:
 
     Raises `BadInput` for a start that is not before the end.
     """
-    starts = _instants(selection.start, selection, exchanges)
-    ends = _instants(selection.end, selection, exchanges)
+    starts = instants(selection.start, selection, exchanges)
+    ends = instants(selection.end, selection, exchanges)
     start = min(starts.values()) if starts else None
     end = max(ends.values()) if ends else None
     if start is not None and end is not None and start >= end:
@@ -79,8 +80,8 @@ def edges_of(
     selection: Selection, exchanges: Mapping[str, Exchange]
 ) -> tuple[tuple[datetime, ...], tuple[datetime, ...]]:
     """All starts and all ends that the exchanges of the selection have; none where it is open."""
-    return tuple(_instants(selection.start, selection, exchanges).values()), tuple(
-        _instants(selection.end, selection, exchanges).values()
+    return tuple(instants(selection.start, selection, exchanges).values()), tuple(
+        instants(selection.end, selection, exchanges).values()
     )
 
 
@@ -97,16 +98,22 @@ def predicate(
     if selection.exchanges:
         made.among("exchange", dict.fromkeys(selection.exchanges))
     for edge, operator in ((selection.start, ">="), (selection.end, "<")):
-        _add_edge(made, time, operator, _instants(edge, selection, exchanges))
+        add_edge(made, time, operator, instants(edge, selection, exchanges))
     for condition in selection.where:
         _add_condition(made, condition, columns)
+    if selection.sessions is not None:
+        within = session_terms(selection.sessions, exchanges, made.bind)
+        if within is not None:
+            made.add(within)
     return made
 
 
-def _instants(
+def instants(
     edge: datetime | date | None, selection: Selection, exchanges: Mapping[str, Exchange]
 ) -> dict[str, datetime]:
-    """Each exchange's instant of the edge; exchanges with the same one only share it by value."""
+    """Each exchange's instant of the edge of a range: of a date, its midnight there. An edge that
+    is an instant is given once, under no name; one that is not there, not at all.
+    """
     if edge is None:
         return {}
     if isinstance(edge, datetime):
@@ -117,18 +124,19 @@ def _instants(
     return found or {"": midnight("UTC", edge)}
 
 
-def _add_edge(made: Predicate, time: str, operator: str, instants: dict[str, datetime]) -> None:
-    if not instants:
+def add_edge(made: Predicate, time: str, operator: str, edge: Mapping[str, datetime]) -> None:
+    """The time is on its side of the edge, as `instants` gives it."""
+    if not edge:
         return
-    distinct = sorted(set(instants.values()))
+    distinct = sorted(set(edge.values()))
     widest = distinct[0] if operator == ">=" else distinct[-1]
     made.add(f"{time} {operator} {made.bind(widest)}")
     if len(distinct) > 1:
         choices = []
         for instant in distinct:
-            names = [made.bind(name) for name, at in instants.items() if at == instant]
-            edge = f"{time} {operator} {made.bind(instant)}"
-            choices.append(f"(exchange in ({', '.join(names)}) and {edge})")
+            names = [made.bind(name) for name, at in edge.items() if at == instant]
+            side = f"{time} {operator} {made.bind(instant)}"
+            choices.append(f"(exchange in ({', '.join(names)}) and {side})")
         made.add(f"({' or '.join(choices)})")
 
 

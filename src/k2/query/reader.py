@@ -20,9 +20,10 @@ from k2.lake import LEDGERS, RECORD_TABLES
 from k2.log import Access
 from k2.model import Exchange
 from k2.query.answer import Answer, told
+from k2.query.asking import Asking
 from k2.query.bars import BarsWanted, make_bars
 from k2.query.corrections import corrected, find_targets
-from k2.query.gaps import Gap, Gaps, complete, note
+from k2.query.gaps import Gap, Gaps, note
 from k2.query.interval import parse_interval
 from k2.query.inventory import (
     Counts,
@@ -31,6 +32,14 @@ from k2.query.inventory import (
     list_stats,
     list_symbols,
 )
+from k2.query.measured import (
+    PRICE_NOTE,
+    AggregationsAsked,
+    BarsAsked,
+    answer_aggregations,
+    answer_bars,
+    answer_bbo,
+)
 from k2.query.page import Page, from_token, to_token
 from k2.query.port import Engine, Source
 from k2.query.predicate import bounds
@@ -38,13 +47,13 @@ from k2.query.pulse import Pulse
 from k2.query.records import Wanted, fetch_records, question
 from k2.query.rollup import RolledUp, roll_up
 from k2.query.selection import NOW, Past, Selection, check_count, check_text
+from k2.query.sessions import Sessions, read_sessions, trading_days
 from k2.query.state import State
 from k2.query.stopping import limited
 from k2.query.turnover import sum_turnover
 from k2.query.view import View
 from k2.query.zones import from_us
 
-PRICE_NOTE: Final = "only trades that form prices; --all-trades (all_trades) takes the others in"
 _TRADED: Final = ("trades", "quotes")
 KNOWN_KINDS: Final = ("trades", "quotes", "corrections")
 """The kinds of record of which it is known when they were known."""
@@ -67,12 +76,16 @@ class Reader:
     `Unavailable` when log or lake are away or the writer is far behind.
     """
 
-    def __init__(self, state: State, engine: Engine, pulse: Pulse) -> None:
+    def __init__(
+        self, state: State, engine: Engine, pulse: Pulse, sessions: Path | None = None
+    ) -> None:
         self._state = state
         self._engine = engine
         self._pulse = pulse
         self._counts = Counts(engine)
         self._gaps = Gaps(state.lake)
+        self._sessions = sessions
+        self._asking = Asking(engine, self._view, self._gaps_of, self._read_sessions)
 
     def records(
         self,
@@ -167,34 +180,67 @@ class Reader:
         selection: Selection,
         interval: str,
         *,
+        kind: str = "time",
         all_trades: bool = False,
         fill: bool = False,
+        consolidated: bool = False,
+        session: str = "all",
         last: int | None = None,
         as_of: str | None = None,
         as_known_at: str | None = None,
         timeout: float | None = None,
     ) -> Answer:
-        """Time bars: symbol, exchange, start, open, high, low, close, volume, trade_count, vwap,
+        """Bars: symbol, exchange, start, open, high, low, close, volume, trade_count, vwap,
         complete.
 
         `interval` is a number and s, m, h or d (`1m`); `last` keeps the newest bars of each symbol
         and exchange. `start` is when the interval begins, UTC; a day begins at midnight where it
         is traded. `complete` is false where a gap touches the interval that is not filled by now.
+        With `fill`, intervals without trades are shown, and `state` says of each whether it was
+        traded, empty, or unknown. `consolidated` makes one bar of all exchanges, and names them.
+        Of `kind` tick, volume or dollar, `interval` is what closes a bar (see `k2.query.counted`);
+        such bars have an `end`, and are not `complete` before they are full. `session` of regular
+        leaves out trades outside the declared sessions (see `k2.query.sessions`).
+        """
+        asked = BarsAsked(interval, kind, all_trades, fill, last, consolidated, session)
+        with limited(timeout):
+            return answer_bars(self._asking, selection, asked, Past(as_of, as_known_at))
+
+    def aggregate(
+        self,
+        selection: Selection,
+        metrics: Sequence[str],
+        interval: str,
+        *,
+        all_trades: bool = False,
+        bin_size: str | None = None,
+        session: str = "all",
+        as_of: str | None = None,
+        as_known_at: str | None = None,
+        timeout: float | None = None,
+    ) -> Answer:
+        """Measures of the trades of each interval: symbol, exchange, start, their columns (see
+        `k2.query.aggregations.METRICS`), complete. `bin_size` is the width of a price level.
+        """
+        asked = AggregationsAsked(tuple(metrics), interval, all_trades, bin_size, session)
+        with limited(timeout):
+            past = Past(as_of, as_known_at)
+            return answer_aggregations(self._asking, selection, asked, past)
+
+    def bbo(
+        self,
+        selection: Selection,
+        *,
+        last: int | None = None,
+        as_of: str | None = None,
+        as_known_at: str | None = None,
+        timeout: float | None = None,
+    ) -> Answer:
+        """The best bid and offer over the exchanges of each symbol, after each quote that changes
+        them: see `k2.query.bbo`. `last` keeps the newest of each symbol.
         """
         with limited(timeout):
-            began = time.perf_counter()
-            wanted = BarsWanted(
-                parse_interval(interval), all_trades=all_trades, fill=fill, last=last
-            )
-            past = Past(as_of, as_known_at)
-            view = self._view("trades", past, selection)
-            table = make_bars(self._engine, view, selection, wanted)
-            notes = [] if all_trades else [PRICE_NOTE]
-            gaps = self._gaps_of(view, selection, table)
-            whole = complete(table, gaps, wanted.interval, view.exchanges)
-            table = table.append_column("complete", whole)
-            notes += _told_gaps("trades", gaps)
-            return Answer(table, told([view], table, began, past=past, notes=notes))
+            return answer_bbo(self._asking, selection, last, Past(as_of, as_known_at))
 
     def summary(
         self,
@@ -323,6 +369,20 @@ class Reader:
         """The declaration of an exchange; `NotFound` for one that nobody has declared."""
         return self._state.exchange(name)
 
+    def trading_days(self, exchanges: Sequence[str], first: date, end: date) -> Answer:
+        """The days from `first` on and before `end` on which these exchanges trade, by their
+        declared sessions: exchange, date, open, close. Raises `NotFound` for an unknown one.
+        """
+        began = time.perf_counter()
+        declared = {name: self._state.exchange(name) for name in exchanges}
+        table = trading_days(self._read_sessions(), declared, first, end)
+        return Answer(table, told([], table, began))
+
+    def _read_sessions(self) -> Sessions:
+        if self._sessions is None:
+            raise BadInput("no sessions are declared", hint="K2_SESSIONS names their file")
+        return read_sessions(self._sessions)
+
     def levels(self) -> list[WriterLevel]:
         """How overloaded each writer that runs is: see `k2.ingest.levels`."""
         return self._state.levels()
@@ -402,6 +462,7 @@ def open_reader(
     skew: timedelta = timedelta(minutes=5),
     memory: int | None = None,
     hot_rows: int = 0,
+    sessions: Path | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Reader:
     """A reader of the lake and log below `home`; `follow` keeps the tail up to date in a thread,
@@ -409,7 +470,7 @@ def open_reader(
 
     `log`, `registry` (URLs, signed in to by their accesses) and `lake` (a folder) are elsewhere if
     given; `skew` is the writer's own. Queries use `memory` bytes together, beyond it they go to
-    disk.
+    disk. `sessions` is the file that declares when exchanges trade.
     """
     # Imported here: it takes longer to load than all the rest.
     from k2.query.duckdb import DuckDB
@@ -430,4 +491,4 @@ def open_reader(
         if hot_rows:
             state.keep_hot(hot_rows)
         pulse.start()
-    return Reader(state, engine, pulse)
+    return Reader(state, engine, pulse, sessions or home / "sessions.toml")

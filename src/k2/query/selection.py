@@ -10,6 +10,7 @@ from datetime import date, datetime
 from typing import Final
 
 from k2.errors import BadInput
+from k2.query.sessions import Sessions
 
 OPERATORS: Final = ("=", "!=", "<", "<=", ">", ">=")
 """The operators of a condition."""
@@ -54,7 +55,8 @@ class Selection:
     """Which records are wanted. Everything left empty does not narrow.
 
     `start` is inclusive, `end` exclusive: instants (with a zone), or dates, which mean midnight
-    in each exchange's own zone.
+    in each exchange's own zone. With `sessions`, records outside those of their exchange are left
+    out.
     """
 
     symbols: tuple[str, ...] = ()
@@ -62,6 +64,7 @@ class Selection:
     start: datetime | date | None = None
     end: datetime | date | None = None
     where: tuple[Condition, ...] = ()
+    sessions: Sessions | None = None
 
     def __post_init__(self) -> None:
         for symbol in self.symbols:

@@ -103,11 +103,14 @@ class ServeSettings:
 
 @dataclass(frozen=True)
 class QuerySettings:
-    """What a query may take: time, and bytes of memory; and rows that the server keeps at hand."""
+    """What a query may take: time, and bytes of memory; rows that the server keeps at hand; and the
+    file of sessions.
+    """
 
     timeout: timedelta
     memory: int
     hot_rows: int
+    sessions: Path
 
 
 @dataclass(frozen=True)
@@ -211,6 +214,7 @@ def _grouped(of: Mapping[str, Any], values: tuple[Value, ...]) -> Settings:
             timeout=of["K2_QUERY_TIMEOUT_SECONDS"],
             memory=of["K2_QUERY_MEMORY"],
             hot_rows=of["K2_HOT_ROWS"],
+            sessions=of["K2_SESSIONS"],
         ),
         logging=of["K2_LOGGING"],
         traces=of["K2_TRACES"],

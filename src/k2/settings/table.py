@@ -228,6 +228,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "in memory: some 500 bytes each.",
     ),
     Setting(
+        "K2_SESSIONS",
+        "file",
+        "",
+        "{home}/sessions.toml",
+        "When exchanges trade, for `--session regular`: see [bars](bars.md).",
+    ),
+    Setting(
         "K2_LOGGING",
         "lines",
         "",

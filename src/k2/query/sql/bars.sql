@@ -1,8 +1,7 @@
--- Bars: one row per symbol, exchange and interval that has trades.
+-- Bars: one row per symbol, exchange and interval (or other key) that has trades.
 -- First and last are by the total order within a symbol of an exchange, (timestamp, nanoseconds,
 -- partition, offset), as one number: DuckDB compares numbers twice as fast as rows of columns.
 -- The grouped ones come from trades alone, or from trades and roll-ups.
--- turnover / volume is rounded half-even in whole numbers, since "/" would be a float.
 with grouped as (
     {grouped}
 ),
@@ -14,13 +13,6 @@ unscaled as (
         floor(volume)::hugeint * 100000000
             + ((volume - floor(volume))::decimal(9, 8) * 100000000)::hugeint as v
     from grouped
-),
-divided as (
-    select
-        *,
-        t // nullif(v, 0) - (t % nullif(v, 0) < 0)::int as q,
-        t % nullif(v, 0) + (t % nullif(v, 0) < 0)::int * v as r
-    from unscaled
 )
 select
     symbol,
@@ -32,9 +24,10 @@ select
     close,
     volume::decimal(38, 8) as volume,
     trade_count,
-    ((q + (2 * r > v or (2 * r = v and q % 2 != 0))::int)::decimal(18, 0) * 0.00000001)
-        ::decimal(18, 8) as vwap
-from divided
+    {vwap} as vwap
+    {shown}
+from unscaled
+where {kept}
 qualify $newest is null
-    or row_number() over (partition by symbol, exchange order by start desc) <= $newest
-order by symbol, exchange, start
+    or row_number() over (partition by symbol, exchange order by {backwards}) <= $newest
+order by symbol, exchange, {order}

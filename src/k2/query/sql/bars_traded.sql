@@ -9,6 +9,7 @@ select
     sum(quantity) as volume,
     count(*) as trade_count,
     sum(price::decimal(28, 8) * quantity) as turnover
+    {measured}
 from {rows}
 where {predicate}
 group by all

@@ -1,0 +1,31 @@
+"""What a question is answered with, whichever file answers it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+from k2.query.gaps import Gap
+from k2.query.port import Engine
+from k2.query.selection import Past, Selection
+from k2.query.sessions import Sessions
+from k2.query.view import View
+
+
+class Viewing(Protocol):
+    """Gives the view of a kind that a question is to be answered from (`Reader._view`)."""
+
+    def __call__(self, kind: str, past: Past, selection: Selection) -> View:
+        """The view, of trades with what corrections made of those selected."""
+        ...
+
+
+@dataclass(frozen=True)
+class Asking:
+    """The engine, the views, the gaps that a view's answer touches, and the declared sessions."""
+
+    engine: Engine
+    view: Viewing
+    gaps: Callable[[View, Selection, pa.Table], list[Gap]]
+    sessions: Callable[[], Sessions]
