@@ -83,6 +83,7 @@ def test_route_table_is_that_of_the_doors() -> None:
         ("POST", "/v1/corrections"),
         ("POST", "/v1/trades/query"),
         ("POST", "/v1/quotes/query"),
+        ("POST", "/v1/join"),
         ("GET", "/v1/summary/{symbol}/{date}"),
         ("GET", "/v1/symbols"),
         ("GET", "/v1/stats"),

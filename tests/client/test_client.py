@@ -12,7 +12,7 @@ import pytest
 from k2.api import Server, create_app
 from k2.client import Client, client
 from k2.errors import BadInput, NotFound, Unavailable
-from k2.query import Reader, Selection
+from k2.query import JoinWanted, Reader, Rule, Selection
 from tests.api.conftest import audit_of, home, reader
 
 __all__ = ["home", "reader"]
@@ -41,6 +41,22 @@ def test_records_are_those_of_the_reader(k2: Client, reader: Reader) -> None:
     assert plain(k2.trades(symbol)) == plain(wanted)
     assert k2.trades(symbol).schema.field("price").type == pa.decimal128(18, 8)
     assert plain(k2.last(symbol, 5)) == plain(wanted.slice(wanted.num_rows - 5))
+
+
+def test_a_join_is_that_of_the_reader(
+    k2: Client, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    symbol = reader.symbols().table["symbol"][0].as_py()
+    wanted = reader.join(JoinWanted(), Selection((symbol,))).table
+    assert wanted.num_rows > 20
+    assert plain(k2.join("trades", "quotes", symbol)) == plain(wanted)
+    monkeypatch.setattr(client, "_PAGE_ROWS", 7)
+    narrow = k2.join("trades", "quotes", symbol, fields=["price", "bid_price"], max_age="1h")
+    assert plain(narrow) == plain(wanted.select(["price", "bid_price"]))
+    ahead = JoinWanted("quotes", "trades", Rule(strict=True, look_ahead=True))
+    assert plain(k2.join("quotes", "trades", symbol, strict=True, look_ahead=True)) == plain(
+        reader.join(ahead, Selection((symbol,))).table
+    )
 
 
 def test_bars_are_all_of_the_range(

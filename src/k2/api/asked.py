@@ -267,8 +267,8 @@ class BarsBatchAsked(Asked):
     format: FormatName | None = None
 
 
-class QueryAsked(Asked):
-    """Body of POST /v1/trades/query and /v1/quotes/query. Filters apply before the limit."""
+class PageAsked(Asked):
+    """What every POSTed query for pages of records takes."""
 
     symbols: list[Symbol] = Field([], max_length=100)
     exchanges: list[ExchangeName] = Field([], max_length=100)
@@ -277,15 +277,20 @@ class QueryAsked(Asked):
     fields: list[Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")]] = Field(
         [], max_length=64, description="Columns to give back; all of them where empty"
     )
-    min_price: Exact | None = Field(None, description="Of quotes: of the bid")
-    max_price: Exact | None = Field(None, description="Of quotes: of the ask")
-    min_quantity: Exact | None = Field(None, description="Of quotes: of both sides")
     limit: Whole = Field(1_000, ge=1, le=100_000, description="Rows of a page")
     after: After | None = None
     as_of: AsOf | None = None
     as_known_at: When | None = Field(None, description=_KNOWN)
-    history: bool = Field(False, description="Trades as first reported, and what became of each")
     format: FormatName | None = None
+
+
+class QueryAsked(PageAsked):
+    """Body of POST /v1/trades/query and /v1/quotes/query. Filters apply before the limit."""
+
+    min_price: Exact | None = Field(None, description="Of quotes: of the bid")
+    max_price: Exact | None = Field(None, description="Of quotes: of the ask")
+    min_quantity: Exact | None = Field(None, description="Of quotes: of both sides")
+    history: bool = Field(False, description="Trades as first reported, and what became of each")
 
 
 class SnapshotQueryAsked(QueryAsked):

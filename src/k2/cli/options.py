@@ -4,7 +4,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -53,6 +53,22 @@ class Day(click.ParamType[date]):
         from k2.query.times import parse_date
 
         return parse_date(str(value))
+
+
+class Span(click.ParamType[timedelta]):
+    """A length of time such as 5s."""
+
+    name = "length"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta:
+        """Raises `BadInput` for text that is none."""
+        if isinstance(value, timedelta):
+            return value
+        from k2.query.times import parse_span
+
+        return parse_span(str(value))
 
 
 def settings_option(function: Command[R]) -> Command[R]:

@@ -86,10 +86,50 @@ class Client:
             history=history or None,
             limit=_PAGE_ROWS,
         )
+        yield from self._pages(f"/v1/{kind}/query", question)
+
+    def join(
+        self,
+        left: str = "trades",
+        right: str = "quotes",
+        *symbols: str,
+        exchanges: Sequence[str] = (),
+        start: When | None = None,
+        end: When | None = None,
+        max_age: str | None = None,
+        strict: bool = False,
+        look_ahead: bool = False,
+        fields: Sequence[str] = (),
+        as_of: When | None = None,
+        as_known_at: When | None = None,
+    ) -> pa.Table:
+        """Each record of `left` with the one of `right` that stood when it printed: at or before it
+        (`strict`: before it), not older than `max_age` (`5s`), and known by then, unless the join
+        may `look_ahead`. Where nothing stood, the columns of `right` are null.
+        """
+        question = _present(
+            left=left,
+            right=right,
+            symbols=list(symbols),
+            exchanges=list(exchanges),
+            start_time=_text(start),
+            end_time=_text(end),
+            max_age=max_age,
+            strict=strict or None,
+            look_ahead=look_ahead or None,
+            fields=list(fields),
+            as_of=_text(as_of),
+            as_known_at=_text(as_known_at),
+            limit=_PAGE_ROWS,
+        )
+        return pa.concat_tables(self._pages("/v1/join", question))
+
+    def _pages(self, path: str, question: Mapping[str, Any]) -> Iterator[pa.Table]:
+        """Every page of the answer to a POSTed question."""
         after: str | None = None
         while True:
             page = question if after is None else {**question, "after": after}
-            table, after = self._arrow(f"/v1/{kind}/query", body=page)
+            table, after = self._arrow(path, body=page)
             yield table
             if after is None:
                 return

@@ -31,6 +31,8 @@ from k2.query.inventory import (
     list_stats,
     list_symbols,
 )
+from k2.query.join import JoinWanted
+from k2.query.joining import Asking, answer_join
 from k2.query.page import Page, from_token, to_token
 from k2.query.port import Engine, Source
 from k2.query.predicate import bounds
@@ -73,6 +75,7 @@ class Reader:
         self._pulse = pulse
         self._counts = Counts(engine)
         self._gaps = Gaps(state.lake)
+        self._asking = Asking(engine, self._view, self._gaps_of)
 
     def records(
         self,
@@ -195,6 +198,26 @@ class Reader:
             table = table.append_column("complete", whole)
             notes += _told_gaps("trades", gaps)
             return Answer(table, told([view], table, began, past=past, notes=notes))
+
+    def join(
+        self,
+        wanted: JoinWanted,
+        selection: Selection,
+        *,
+        after: str | None = None,
+        as_of: str | None = None,
+        as_known_at: str | None = None,
+        timeout: float | None = None,
+    ) -> Answer:
+        """Each record of the left kind with the one of the right that stood when it printed: the
+        left's columns, then the right's (`joined_columns`), in the left's total order.
+
+        The selection is of the left. A record of the right that was not known yet is not taken,
+        unless the rule looks ahead. `after` is the `next` of the page before: of the same state.
+        """
+        with limited(timeout):
+            past = Past(as_of, as_known_at)
+            return answer_join(self._asking, wanted, selection, past, after)
 
     def summary(
         self,

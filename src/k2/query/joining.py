@@ -1,0 +1,104 @@
+"""Joins as questions: from what is asked for to an answer that tells what state it is of."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+import pyarrow as pa
+
+from k2.errors import NotFound
+from k2.query.answer import Answer, told
+from k2.query.asof import Rule
+from k2.query.gaps import Gap, note
+from k2.query.join import JoinWanted, before, fetch_join, notes_of
+from k2.query.page import NO_COMMIT, Page, from_token, to_token
+from k2.query.port import Engine
+from k2.query.selection import NOW, Past, Selection
+from k2.query.view import View
+
+_NOTHING: Final = Page(NO_COMMIT, ())
+
+
+class Viewing(Protocol):
+    """Gives the view of a kind that a question is to be answered from (`Reader._view`)."""
+
+    def __call__(
+        self, kind: str, past: Past, selection: Selection, *, page: Page | None = None
+    ) -> View:
+        """The view of `kind` at that past, with what corrections made of the selection's trades."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What a question is answered with: the engine, the views, and the gaps that a view's answer
+    touches.
+    """
+
+    engine: Engine
+    view: Viewing
+    gaps: Callable[[View, Selection, pa.Table], list[Gap]]
+
+
+def answer_join(
+    asking: Asking, wanted: JoinWanted, selection: Selection, past: Past, after: str | None
+) -> Answer:
+    """The answer to a join; `after` is the `next` of the page before."""
+    began = time.perf_counter()
+    asked = repr(("join", replace(wanted, limit=None), selection, past))
+    page = from_token(after, asked) if after is not None else None
+    left, right = views_of(asking, wanted.left, wanted.right, selection, past, page)
+    joined = fetch_join(asking.engine, left, right, selection, wanted, after=page)
+    views = [left] if left is right else [left, right]
+    notes = [*notes_of(wanted, joined), *correction_notes(wanted.rule, views, past)]
+    if past == NOW:
+        notes += gap_notes(asking, views, selection, joined.table)
+    return Answer(
+        joined.table,
+        told(views, joined.table, began, past=past, notes=notes),
+        to_token(joined.following, asked) if joined.following else None,
+    )
+
+
+def views_of(
+    asking: Asking,
+    left: str,
+    right: str,
+    selection: Selection,
+    past: Past,
+    page: Page | None = None,
+) -> tuple[View, View]:
+    """The views of both kinds, of one moment; of one kind, the same view twice."""
+    wide = before(selection)
+    if left == right:
+        view = asking.view(left, past, wide, page=page)
+        return view, view
+    # The left first: what stood beside a record that is seen was appended before it, and is seen.
+    mine = asking.view(left, past, selection, page=page)
+    pin = None if page is None or page.beside is None else replace(page, pin=page.beside, key=())
+    try:
+        return mine, asking.view(right, past, wide, page=pin)
+    except NotFound:
+        if past.as_of is None:
+            raise
+        # The left had begun by that moment, the right had not: nothing stood.
+        return mine, asking.view(right, NOW, wide, page=_NOTHING)
+
+
+def gap_notes(
+    asking: Asking, views: list[View], selection: Selection, table: pa.Table
+) -> list[str]:
+    """A sentence for each kind of record of which some are missing where the answer looked."""
+    found = ((view.table, asking.gaps(view, selection, table)) for view in views)
+    return [note(kind, gaps) for kind, gaps in found if gaps]
+
+
+def correction_notes(rule: Rule, views: list[View], past: Past) -> list[str]:
+    """A sentence where corrections changed what is seen: they came later than their trades."""
+    corrected = any(view.standing is not None for view in views)
+    if not corrected or rule.look_ahead or past.as_known_at is not None:
+        return []
+    return [
+        "trades are as corrections left them, whenever these were made: --as-known-at "
+        "(as_known_at) shows them as they were known"
+    ]
