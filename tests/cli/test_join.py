@@ -1,4 +1,4 @@
-"""`k2 join`: each trade with the quote that stood, in every format; late quotes are not taken."""
+"""`k2 join` and what is measured on it: late quotes are not taken, every format has the same."""
 
 import csv
 import io
@@ -122,5 +122,53 @@ def test_every_format_has_the_same_rows(k2: K2, market: Path) -> None:
 )
 def test_what_cannot_be_asked_is_2(k2: K2, market: Path, asked: tuple[str, ...]) -> None:
     ended = k2("join", *asked, "--home", str(market))
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.talk.startswith("k2: ")
+
+
+@pytest.mark.usefixtures("home")
+def test_spreads_of_an_interval(k2: K2) -> None:
+    ended = k2("spreads", "VOD", "--horizon", "2s", "--json")
+    assert ended.code == 0, ended.talk
+    (row,) = json.loads(ended.out)["data"]
+    # From 10:00:00.5 to the newest record at 10:00:09, the ask is 0.02 above the bid.
+    assert (row["quoted_spread"], row["quoted_seconds"]) == ("0.02", "8.5")
+    # 72.51 and 72.61 against 72.51, 72.71 against 72.61, for 100, 50 and 70.
+    assert row["effective_spread"] == "0.10909091"
+    assert (row["volume"], row["trade_count"]) == ("220", 3)
+    assert row["realised_spread"] is None
+    assert "only trades that form prices" in ended.talk
+    ahead = k2("spreads", "VOD", "--look-ahead", "--csv")
+    assert "whenever it was known" in ahead.talk
+    (row,) = csv.DictReader(io.StringIO(ahead.out))
+    assert row["effective_spread"] == "0.06363636"
+
+
+@pytest.mark.usefixtures("home")
+def test_markouts_need_to_know_who_bought(k2: K2, market: Path) -> None:
+    ended = k2("markouts", "VOD", "--json")
+    assert json.loads(ended.out)["data"] == []
+    assert "3 trades are left out: who bought is not known" in ended.talk
+    ended = k2("markouts", "BTCUSDT", "--horizons", "5s,1s", "--json", "--home", str(market))
+    rows = json.loads(ended.out)["data"]
+    assert [(row["side"], row["horizon"]) for row in rows] == [
+        *(("BUY", "5s"), ("BUY", "1s")),
+        *(("SELL", "5s"), ("SELL", "1s")),
+    ]
+    assert k2("markouts", "NOSUCH", "--home", str(market)).talk.startswith("there is no symbol")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("spreads",),
+        ("spreads", "BTCUSDT", "--interval", "7x"),
+        ("spreads", "BTCUSDT", "--horizon", "soon"),
+        ("markouts", "BTCUSDT", "--horizons", "1s,"),
+        ("markouts", "BTCUSDT", "--horizons", ",".join(f"{n}s" for n in range(21))),
+    ],
+)
+def test_what_cannot_be_measured_is_2(k2: K2, market: Path, asked: tuple[str, ...]) -> None:
+    ended = k2(*asked, "--home", str(market))
     assert (ended.code, ended.out) == (2, "")
     assert ended.talk.startswith("k2: ")

@@ -25,6 +25,7 @@ from k2.api import (
     health,
     join,
     ledgers,
+    measures,
     pages,
     records,
     shapes,
@@ -106,7 +107,7 @@ def create_app(
 
 
 _RESOURCES = (
-    *(records, corrections, join, bars, summary),
+    *(records, corrections, join, measures, bars, summary),
     *(symbols, snapshots, ledgers, health),
 )
 """In the order of the reference."""

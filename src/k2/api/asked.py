@@ -26,7 +26,7 @@ from k2.query.times import parse_date, parse_when
 M = TypeVar("M", bound="Asked")
 
 _TIMES: Final = "a time with a zone, a date (midnight where it is traded), or `-15m`"
-_KNOWN: Final = "Only what was known by then, whenever K2 got it: a time with a zone, or `-15m`"
+KNOWN: Final = "Only what was known by then, whenever K2 got it: a time with a zone, or `-15m`"
 _DAY: Final = r"[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
 _HOUR: Final = r"([01][0-9]|2[0-3]):[0-5][0-9]"
 _CLOCK: Final = rf"T{_HOUR}(:[0-5][0-9](\.[0-9]{{1,6}})?)?(Z|[+-]{_HOUR})"
@@ -38,6 +38,8 @@ def _divisors(whole: int) -> str:
 
 
 _INTERVALS: Final = rf"^(({_divisors(86_400)})s|({_divisors(1_440)})m|({_divisors(24)})h|1d)$"
+FROM: Final = f"Inclusive: {_TIMES}"
+TO: Final = f"Exclusive: {_TIMES}"
 Interval = Annotated[
     str,
     Field(
@@ -160,15 +162,15 @@ class RecordsAsked(FormatAsked):
 
     symbol: Symbol | None = None
     exchange: ExchangeName | None = None
-    start_time: When | None = Field(None, description=f"Inclusive: {_TIMES}")
-    end_time: When | None = Field(None, description=f"Exclusive: {_TIMES}")
+    start_time: When | None = Field(None, description=FROM)
+    end_time: When | None = Field(None, description=TO)
     limit: int = Field(100, ge=1, le=10_000, description="Rows of a page")
     last: int | None = Field(
         None, ge=1, le=10_000, description="The newest so many instead of pages from the oldest"
     )
     after: After | None = None
     as_of: AsOf | None = None
-    as_known_at: When | None = Field(None, description=_KNOWN)
+    as_known_at: When | None = Field(None, description=KNOWN)
 
 
 class TradesAsked(RecordsAsked):
@@ -187,7 +189,7 @@ class SymbolsAsked(FormatAsked):
 class SummaryAsked(SymbolsAsked):
     """Parameters of GET /v1/summary/{symbol}/{date}."""
 
-    as_known_at: When | None = Field(None, description=_KNOWN)
+    as_known_at: When | None = Field(None, description=KNOWN)
 
 
 class StatsAsked(FormatAsked):
@@ -240,14 +242,14 @@ class BarsAsked(FormatAsked):
 
     symbol: Symbol
     exchange: ExchangeName | None = None
-    start_time: When | None = Field(None, description=f"Inclusive: {_TIMES}")
-    end_time: When | None = Field(None, description=f"Exclusive: {_TIMES}")
+    start_time: When | None = Field(None, description=FROM)
+    end_time: When | None = Field(None, description=TO)
     kind: Literal["time"] = Field("time", description="What closes a bar")
     all_trades: Flag = Field(False, description="Take in trades that form no price")
     fill: Flag = Field(False, description="Show intervals without trades as empty bars")
     last: int = Field(500, ge=1, le=100_000, description="The newest so many bars per symbol")
     as_of: AsOf | None = None
-    as_known_at: When | None = Field(None, description=_KNOWN)
+    as_known_at: When | None = Field(None, description=KNOWN)
 
 
 class BarsBatchAsked(Asked):
@@ -256,14 +258,14 @@ class BarsBatchAsked(Asked):
     symbols: list[Symbol] = Field(min_length=1, max_length=100)
     interval: Interval
     exchanges: list[ExchangeName] = Field([], max_length=100)
-    start_time: When | None = Field(None, description=f"Inclusive: {_TIMES}")
-    end_time: When | None = Field(None, description=f"Exclusive: {_TIMES}")
+    start_time: When | None = Field(None, description=FROM)
+    end_time: When | None = Field(None, description=TO)
     kind: Literal["time"] = "time"
     all_trades: bool = False
     fill: bool = False
     last: Whole = Field(100, ge=1, le=100_000, description="The newest so many bars per symbol")
     as_of: AsOf | None = None
-    as_known_at: When | None = Field(None, description=_KNOWN)
+    as_known_at: When | None = Field(None, description=KNOWN)
     format: FormatName | None = None
 
 
@@ -272,15 +274,15 @@ class PageAsked(Asked):
 
     symbols: list[Symbol] = Field([], max_length=100)
     exchanges: list[ExchangeName] = Field([], max_length=100)
-    start_time: When | None = Field(None, description=f"Inclusive: {_TIMES}")
-    end_time: When | None = Field(None, description=f"Exclusive: {_TIMES}")
+    start_time: When | None = Field(None, description=FROM)
+    end_time: When | None = Field(None, description=TO)
     fields: list[Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")]] = Field(
         [], max_length=64, description="Columns to give back; all of them where empty"
     )
     limit: Whole = Field(1_000, ge=1, le=100_000, description="Rows of a page")
     after: After | None = None
     as_of: AsOf | None = None
-    as_known_at: When | None = Field(None, description=_KNOWN)
+    as_known_at: When | None = Field(None, description=KNOWN)
     format: FormatName | None = None
 
 

@@ -68,7 +68,7 @@ async def join(request: Request) -> Response:
         query.left,
         query.right,
         Rule(query.strict, query.look_ahead),
-        _span("body.max_age", query.max_age),
+        None if query.max_age is None else span("body.max_age", query.max_age),
         query.last,
         None if query.last else query.limit,
         tuple(dict.fromkeys(query.fields)),
@@ -89,10 +89,8 @@ async def join(request: Request) -> Response:
     )
 
 
-def _span(place: str, text: str | None) -> timedelta | None:
+def span(place: str, text: str) -> timedelta:
     """The length of time that a parameter spells. Raises `BadInput` for what is none."""
-    if text is None:
-        return None
     try:
         return parse_span(text)
     except BadInput as error:

@@ -11,6 +11,8 @@ from k2.ingest import GAP_STATE
 from k2.lake import definition
 from k2.model import latest
 from k2.query.join import JOINED_KINDS, joined_columns
+from k2.query.markouts import MARKOUTS
+from k2.query.spreads import SPREADS
 
 Shape = dict[str, Any]
 Responses = dict[int | str, Shape]
@@ -92,6 +94,8 @@ SCHEMAS: Final[Mapping[str, Shape]] = {
         latest("corrections").arrow.append(pa.field("has_target", pa.bool_(), nullable=False))
     ),
     "Joined": of_columns(pa.schema(_joined())),
+    "Spread": of_columns(SPREADS),
+    "Markout": of_columns(MARKOUTS),
     "Bar": _object(
         {
             "symbol": TEXT,

@@ -179,6 +179,19 @@ def range_options(function: Command[R]) -> Command[R]:
     )(function)
 
 
+def beside_options(function: Command[R]) -> Command[R]:
+    """Adds `--max-age`, `--strict` and `--look-ahead`: what may stand beside a record."""
+    function = click.option(
+        "--look-ahead", is_flag=True, help="Take also what was not known yet by then."
+    )(function)
+    function = click.option(
+        "--strict", is_flag=True, help="What stood before that time, not what came at it."
+    )(function)
+    return click.option(
+        "--max-age", type=Span(), metavar="LENGTH", help="Take none that is older: 5s, 250ms …"
+    )(function)
+
+
 @contextmanager
 def reader_of(settings: Settings) -> Iterator["Reader"]:
     """A reader of a home that is there. Raises `BadInput` where there is none."""

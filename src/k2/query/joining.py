@@ -1,4 +1,6 @@
-"""Joins as questions: from what is asked for to an answer that tells what state it is of."""
+"""Joins and what is measured on them as questions: from what is asked for to an answer that tells
+what state it is of.
+"""
 
 import time
 from collections.abc import Callable
@@ -12,12 +14,17 @@ from k2.query.answer import Answer, told
 from k2.query.asof import Rule
 from k2.query.gaps import Gap, note
 from k2.query.join import JoinWanted, before, fetch_join, notes_of
+from k2.query.markouts import MarkoutsWanted, make_markouts
+from k2.query.measured import Market, Measuring
 from k2.query.page import NO_COMMIT, Page, from_token, to_token
 from k2.query.port import Engine
 from k2.query.selection import NOW, Past, Selection
+from k2.query.spreads import SpreadsWanted, make_spreads
 from k2.query.view import View
 
 _NOTHING: Final = Page(NO_COMMIT, ())
+
+PRICE_NOTE: Final = "only trades that form prices; --all-trades (all_trades) takes the others in"
 
 
 class Viewing(Protocol):
@@ -102,3 +109,59 @@ def correction_notes(rule: Rule, views: list[View], past: Past) -> list[str]:
         "trades are as corrections left them, whenever these were made: --as-known-at "
         "(as_known_at) shows them as they were known"
     ]
+
+
+def answer_spreads(
+    asking: Asking, wanted: SpreadsWanted, selection: Selection, past: Past
+) -> Answer:
+    """The answer to a question for spreads."""
+    began = time.perf_counter()
+    market, views = _market(asking, selection, past)
+    made = make_spreads(market, selection, wanted)
+    notes = [_horizon_note(wanted.how)]
+    if made.left_out:
+        notes.append(f"{made.left_out:,} trades had no quote of both sides beside them")
+    notes += _market_notes(asking, views, selection, made.table, past, wanted.how)
+    return Answer(made.table, told(views, made.table, began, past=past, notes=notes))
+
+
+def answer_markouts(
+    asking: Asking, wanted: MarkoutsWanted, selection: Selection, past: Past
+) -> Answer:
+    """The answer to a question for markouts."""
+    began = time.perf_counter()
+    market, views = _market(asking, selection, past)
+    made = make_markouts(market, selection, wanted)
+    notes = [_horizon_note(wanted.how)]
+    if made.sideless:
+        notes.append(f"{made.sideless:,} trades are left out: who bought is not known")
+    if made.left_out:
+        notes.append(f"{made.left_out:,} trades had no quote of both sides beside them")
+    notes += _market_notes(asking, views, selection, made.table, past, wanted.how)
+    return Answer(made.table, told(views, made.table, began, past=past, notes=notes))
+
+
+def _market(asking: Asking, selection: Selection, past: Past) -> tuple[Market, list[View]]:
+    trades, quotes = views_of(asking, "trades", "quotes", selection, past)
+    return Market(asking.engine, trades, quotes), [trades, quotes]
+
+
+def _horizon_note(how: Measuring) -> str:
+    when = "whenever it was known" if how.rule.look_ahead else "as it was known then"
+    return (
+        f"the market beside a trade is taken {when}, the one a horizon later as it was, whenever "
+        "it was known"
+    )
+
+
+def _market_notes(
+    asking: Asking,
+    views: list[View],
+    selection: Selection,
+    table: pa.Table,
+    past: Past,
+    how: Measuring,
+) -> list[str]:
+    notes = [] if how.all_trades else [PRICE_NOTE]
+    notes += correction_notes(how.rule, views, past)
+    return notes + (gap_notes(asking, views, selection, table) if past == NOW else [])

@@ -32,7 +32,14 @@ from k2.query.inventory import (
     list_symbols,
 )
 from k2.query.join import JoinWanted
-from k2.query.joining import Asking, answer_join
+from k2.query.joining import (
+    PRICE_NOTE,
+    Asking,
+    answer_join,
+    answer_markouts,
+    answer_spreads,
+)
+from k2.query.markouts import MarkoutsWanted
 from k2.query.page import Page, from_token, to_token
 from k2.query.port import Engine, Source
 from k2.query.predicate import bounds
@@ -40,13 +47,13 @@ from k2.query.pulse import Pulse
 from k2.query.records import Wanted, fetch_records, question
 from k2.query.rollup import RolledUp, roll_up
 from k2.query.selection import NOW, Past, Selection, check_count, check_text
+from k2.query.spreads import SpreadsWanted
 from k2.query.state import State
 from k2.query.stopping import limited
 from k2.query.turnover import sum_turnover
 from k2.query.view import View
 from k2.query.zones import from_us
 
-PRICE_NOTE: Final = "only trades that form prices; --all-trades (all_trades) takes the others in"
 _TRADED: Final = ("trades", "quotes")
 KNOWN_KINDS: Final = ("trades", "quotes", "corrections")
 """The kinds of record of which it is known when they were known."""
@@ -218,6 +225,32 @@ class Reader:
         with limited(timeout):
             past = Past(as_of, as_known_at)
             return answer_join(self._asking, wanted, selection, past, after)
+
+    def spreads(
+        self,
+        wanted: SpreadsWanted,
+        selection: Selection,
+        *,
+        as_of: str | None = None,
+        as_known_at: str | None = None,
+        timeout: float | None = None,
+    ) -> Answer:
+        """Quoted, effective and realised spreads of each interval: see `make_spreads`."""
+        with limited(timeout):
+            return answer_spreads(self._asking, wanted, selection, Past(as_of, as_known_at))
+
+    def markouts(
+        self,
+        wanted: MarkoutsWanted,
+        selection: Selection,
+        *,
+        as_of: str | None = None,
+        as_known_at: str | None = None,
+        timeout: float | None = None,
+    ) -> Answer:
+        """How the market moved after trades, by side and horizon: see `make_markouts`."""
+        with limited(timeout):
+            return answer_markouts(self._asking, wanted, selection, Past(as_of, as_known_at))
 
     def summary(
         self,

@@ -95,3 +95,15 @@ def parse_span(text: str) -> timedelta:
         expected="a whole number of us, ms, s, m, h or d",
         hint="for example: 5s 250ms 10m",
     )
+
+
+def parse_spans(text: str) -> tuple[timedelta, ...]:
+    """The lengths of time of `1s,10s,1m`, each once. Raises `BadInput` for others."""
+    return tuple(dict.fromkeys(parse_span(part) for part in text.split(",")))
+
+
+def to_span(length: timedelta) -> str:
+    """The shortest text that `parse_span` reads as this length of time."""
+    units = ("d", "h", "m", "s", "ms", "us") if length else ("s",)
+    unit = next(unit for unit in units if not length % _SPANS[unit])
+    return f"{length // _SPANS[unit]}{unit}"

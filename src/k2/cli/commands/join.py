@@ -6,8 +6,8 @@ from typing import Final
 import click
 
 from k2.cli.options import (
-    Span,
     as_of_option,
+    beside_options,
     known_at_option,
     output_options,
     range_options,
@@ -36,9 +36,7 @@ SHOWN: Final = {
 @click.option("--last", type=click.IntRange(1), metavar="N", help="The newest N of LEFT.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="The first N of LEFT: a page.")
 @click.option("--after", metavar="TOKEN", help="Go on after a page: its `next`.")
-@click.option("--max-age", type=Span(), metavar="LENGTH", help="None that is older: 5s, 250ms …")
-@click.option("--strict", is_flag=True, help="Before the time of LEFT, not at it.")
-@click.option("--look-ahead", is_flag=True, help="Also what was not known yet by then.")
+@beside_options
 @click.option(
     "--where",
     multiple=True,
