@@ -21,7 +21,7 @@ from k2.query.join import joined_columns
 ROWS, QUICK_ROWS = 20_000_000, 500_000
 DAY = DAYS[2]
 FEW = ("timestamp", "price", "quantity", "bid_price", "ask_price")
-SHARES = {"none is late": 0.0, "1 % is late": 0.01, "a third is late": 0.33, "all are late": 1.0}
+SHARES = {"none is late": 0.0, "a third is late": 0.33}
 """How many quotes were known later than they stood, by up to a minute."""
 
 

@@ -322,6 +322,22 @@ def test_where_nothing_is_there(engine: DuckDB, tmp_path: Path) -> None:
     assert made.left_out == 1
 
 
+@pytest.mark.parametrize("length", [-SECOND, timedelta(days=36_501), timedelta.max])
+def test_so_long_cannot_be(engine: DuckDB, tmp_path: Path, length: timedelta) -> None:
+    for made in (
+        lambda: JoinWanted(max_age=length),
+        lambda: Measuring(max_age=length),
+        lambda: MarkoutsWanted((length,)),
+        lambda: SpreadsWanted(parse_interval("1m"), length),
+    ):
+        with pytest.raises(BadInput, match="must be 0s to 36500d"):
+            made()
+    longest = timedelta(days=36_500)
+    market = market_of(engine, tmp_path, [trade("A", DAWN, "1")], [quote("A", DAWN, "1", "2")])
+    wanted = MarkoutsWanted((longest,), Measuring(max_age=longest))
+    assert make_markouts(market, Selection(), wanted).table.num_rows == 0
+
+
 def test_so_many_horizons_cannot_be() -> None:
     for count in (0, 21):
         with pytest.raises(BadInput, match="horizons"):

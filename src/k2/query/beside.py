@@ -94,7 +94,7 @@ def askers(records: pa.Table) -> Askers:
     """These records (with `KEY_COLUMNS`) as those who ask."""
     (number,), pairs = number_pairs(records)
     zeros = np.zeros(len(number), np.int64)
-    return Askers(Keys(number, to_nanos(records), known_at(records), zeros), pairs)
+    return Askers(Keys(number, event_nanos(records), known_at(records), zeros), pairs)
 
 
 def find_beside(
@@ -109,7 +109,7 @@ def find_beside(
 
     A record that is older than `max_age`, by event time, is not taken, and none before it.
     """
-    age = None if max_age is None else max_age // timedelta(microseconds=1) * 1000
+    age = None if max_age is None else to_nanos(max_age)
     return _Search(engine, view, asking, columns, rule, age).run()
 
 
@@ -283,16 +283,21 @@ def _keys(rows: pa.Table) -> Keys:
     place = rows["log_partition"].to_numpy().astype(np.int64) << _OFFSET_BITS
     return Keys(
         rows["pair"].to_numpy(),
-        to_nanos(rows),
+        event_nanos(rows),
         known_at(rows),
         place + rows["log_offset"].to_numpy(),
     )
 
 
-def to_nanos(records: pa.Table) -> Column:
+def event_nanos(records: pa.Table) -> Column:
     """Event times in nanoseconds. Beyond the years 1678 to 2261 they are not told apart."""
     happened = np.clip(micros(records["timestamp"]), -_NANOS_EDGE, _NANOS_EDGE)
     return happened * 1000 + records["timestamp_nanos"].to_numpy()
+
+
+def to_nanos(length: timedelta) -> int:
+    """A length of time in nanoseconds."""
+    return length // timedelta(microseconds=1) * 1000
 
 
 def _instant(microseconds: int) -> datetime:

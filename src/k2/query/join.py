@@ -17,13 +17,11 @@ from k2.query.beside import KEY_COLUMNS, PAIR, askers, find_beside
 from k2.query.page import Page
 from k2.query.port import Engine
 from k2.query.records import Wanted, fetch_records
-from k2.query.selection import Selection
+from k2.query.selection import Selection, check_length
 from k2.query.view import View
 
 JOINED_KINDS: Final = ("trades", "quotes")
 """The kinds that can be joined: those that stand for a symbol at an exchange at a moment."""
-
-_OLDEST: Final = timedelta(days=36_500)
 
 
 @dataclass(frozen=True)
@@ -51,10 +49,8 @@ class JoinWanted:
                     place=place,
                     expected=" or ".join(JOINED_KINDS),
                 )
-        if self.max_age is not None and not timedelta(0) <= self.max_age <= _OLDEST:
-            raise BadInput(
-                "max_age cannot be", found=str(self.max_age), expected=f"0s to {_OLDEST.days}d"
-            )
+        if self.max_age is not None:
+            check_length("max_age", self.max_age)
 
 
 @dataclass(frozen=True)

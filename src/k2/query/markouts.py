@@ -26,7 +26,7 @@ from k2.query.measured import (
     signed,
     signs,
 )
-from k2.query.selection import Selection
+from k2.query.selection import Selection, check_length
 from k2.query.times import to_span
 
 MARKOUTS: Final = pa.schema(
@@ -60,6 +60,8 @@ class MarkoutsWanted:
                 found=str(len(self.horizons)),
                 expected=f"1 to {MOST_HORIZONS}",
             )
+        for horizon in self.horizons:
+            check_length("a horizon", horizon)
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,8 @@ def make_markouts(market: Market, selection: Selection, wanted: MarkoutsWanted) 
     first = middles(market, sided, wanted.how)
     groups = len(_SIDES) * pairs.num_rows
     parts = []
-    for number, horizon in enumerate(wanted.horizons):
-        later = later_middles(market, sided, wanted.how, horizon)
+    afterwards = later_middles(market, sided, wanted.how, wanted.horizons)
+    for number, (horizon, later) in enumerate(zip(wanted.horizons, afterwards, strict=True)):
         means = weighted_means(
             market.engine,
             of_trades * len(_SIDES) + (sign < 0),

@@ -4,6 +4,7 @@ Comes in: views of trades and quotes. Goes out: trades, the middle of the market
 and later. Middles are doubled (bid + ask), since that is exact to the same eight decimals.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -14,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2.query.asof import KNOWN_BY_THEN, Rule
-from k2.query.beside import KEY_COLUMNS, PAIR, Askers, askers, find_beside
+from k2.query.beside import KEY_COLUMNS, PAIR, Askers, askers, find_beside, to_nanos
 from k2.query.port import Engine
 from k2.query.predicate import bounds, predicate, quoted
-from k2.query.selection import Selection
+from k2.query.selection import Selection, check_length
 from k2.query.statements import statement
 from k2.query.view import View
 from k2.query.zones import to_us
@@ -37,6 +38,10 @@ class Measuring:
     rule: Rule = KNOWN_BY_THEN
     max_age: timedelta | None = None
     all_trades: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_age is not None:
+            check_length("max_age", self.max_age)
 
 
 BY_THE_RULE: Final = Measuring()
@@ -97,18 +102,21 @@ def middles(market: Market, trades: pa.Table, how: Measuring) -> pa.ChunkedArray
 
 
 def later_middles(
-    market: Market, trades: pa.Table, how: Measuring, horizon: timedelta
-) -> pa.ChunkedArray:
-    """Twice the middle of the market so long after each trade, whenever it was known: it is looked
-    at from afterwards. Null where a side was empty, or where nothing is known of that time yet.
+    market: Market, trades: pa.Table, how: Measuring, horizons: Sequence[timedelta]
+) -> list[pa.ChunkedArray]:
+    """For each horizon, twice the middle of the market so long after each trade, whenever it was
+    known: it is looked at from afterwards. Null where a side was empty, or where nothing is known
+    of that time yet.
     """
-    asking, held = askers(trades), market.held
-    at = asking.keys.time + horizon // timedelta(microseconds=1) * 1000
-    later = Askers(replace(asking.keys, time=at), asking.pairs)
+    asking, held, count = askers(trades), market.held, trades.num_rows
+    # All at once, so that the quotes are read once.
+    at = np.concatenate([asking.keys.time + to_nanos(horizon) for horizon in horizons])
+    every = asking.keys.take(np.tile(np.arange(count), len(horizons)))
+    later = Askers(replace(every, time=at), asking.pairs)
     found = _middles(market, later, replace(how, rule=_LATER))
-    if held is None:
-        return found
-    return pc.if_else(pa.array(at <= to_us(held) * 1000 + 999), found, _null(found))
+    if held is not None:
+        found = pc.if_else(pa.array(at <= to_us(held) * 1000 + 999), found, _null(found))
+    return [found.slice(number * count, count) for number in range(len(horizons))]
 
 
 def _middles(market: Market, asking: Askers, how: Measuring) -> pa.ChunkedArray:

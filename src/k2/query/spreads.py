@@ -31,7 +31,7 @@ from k2.query.measured import (
     signed,
     signs,
 )
-from k2.query.selection import Selection
+from k2.query.selection import Selection, check_length
 from k2.query.zones import to_us
 
 SPREADS: Final = pa.schema(
@@ -62,6 +62,9 @@ class SpreadsWanted:
     interval: Interval
     horizon: timedelta
     how: Measuring = BY_THE_RULE
+
+    def __post_init__(self) -> None:
+        check_length("horizon", self.horizon)
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def make_spreads(market: Market, selection: Selection, wanted: SpreadsWanted) ->
     effective = weighted_means(
         market.engine, in_trades, pc.abs(paid), trades["quantity"], groups=groups
     )
-    later = later_middles(market, trades, wanted.how, wanted.horizon)
+    (later,) = later_middles(market, trades, wanted.how, [wanted.horizon])
     earned = signed(pc.subtract(twice, later), signs(trades))
     realised = weighted_means(market.engine, in_trades, earned, trades["quantity"], groups=groups)
     columns = [
