@@ -70,7 +70,7 @@ def test_a_late_quote_is_taken_only_with_look_ahead(k2: K2) -> None:
     assert bids(k2, "--as-known-at", "2026-03-02T10:00:03.5Z") == ["72.5", "72.5"]
     ended = k2("join", "trades", "quotes", "--look-ahead")
     assert "looks ahead" in ended.talk
-    assert "1 trades have none of quotes" in ended.talk
+    assert "none of quotes stood beside 1 trade" in ended.talk
     header, *rows = ended.out.splitlines()
     assert header.split() == [
         *("symbol", "exchange", "timestamp", "price", "quantity", "side", "quote_timestamp"),
@@ -148,7 +148,7 @@ def test_spreads_of_an_interval(k2: K2) -> None:
 def test_markouts_need_to_know_who_bought(k2: K2, market: Path) -> None:
     ended = k2("markouts", "VOD", "--json")
     assert json.loads(ended.out)["data"] == []
-    assert "3 trades are left out: who bought is not known" in ended.talk
+    assert "3 trades left out: nobody knows who bought" in ended.talk
     ended = k2("markouts", "BTCUSDT", "--horizons", "5s,1s", "--json", "--home", str(market))
     rows = json.loads(ended.out)["data"]
     assert [(row["side"], row["horizon"]) for row in rows] == [

@@ -378,8 +378,10 @@ def test_notes_say_what_was_passed_over_and_what_looks_ahead(
     market.send("quotes", [quote("A", DAWN, "1", "2"), late])
     market.send("trades", [trade("A", DAWN + 2 * SECOND, "3"), trade("B", DAWN, "3")])
     (passed, missing) = notes(reader.join(JoinWanted(), Selection()).meta)
-    assert passed.startswith("1 trades have an earlier one")
-    assert missing.startswith("1 trades have none of quotes beside them")
+    assert passed.startswith("for 1 trade the newest of quotes was not known yet")
+    assert missing == "none of quotes stood beside 1 trade"
+    aged = notes(reader.join(JoinWanted(max_age=timedelta(0)), Selection(("A", "B"))).meta)
+    assert aged[-1] == "none of quotes at most 0s old stood beside 2 trades"
     ahead = notes(reader.join(JoinWanted(rule=Rule(look_ahead=True)), Selection(("A",))).meta)
     assert [note.split(":")[0] for note in ahead] == ["looks ahead"]
     assert notes(reader.join(JoinWanted(last=1, rule=Rule()), Selection(("C",))).meta) == []

@@ -18,6 +18,7 @@ from k2.query.page import Page
 from k2.query.port import Engine
 from k2.query.records import Wanted, fetch_records
 from k2.query.selection import Selection, check_length
+from k2.query.times import to_span
 from k2.query.view import View
 
 JOINED_KINDS: Final = ("trades", "quotes")
@@ -162,12 +163,17 @@ def notes_of(wanted: JoinWanted, joined: Joined) -> list[str]:
         )
     elif joined.passed:
         notes.append(
-            f"{joined.passed:,} {wanted.left} have an earlier one beside them, or none: of "
-            f"{wanted.right} the newest was not known yet; --look-ahead (look_ahead) takes it"
+            f"for {counted(joined.passed, wanted.left)} the newest of {wanted.right} was not known "
+            "yet: one before it is taken, or none; --look-ahead (look_ahead) takes it"
         )
     if joined.missing:
-        age = "" if wanted.max_age is None else f" that is at most {wanted.max_age} old"
+        age = "" if wanted.max_age is None else f" at most {to_span(wanted.max_age)} old"
         notes.append(
-            f"{joined.missing:,} {wanted.left} have none of {wanted.right}{age} beside them"
+            f"none of {wanted.right}{age} stood beside {counted(joined.missing, wanted.left)}"
         )
     return notes
+
+
+def counted(count: int, kind: str) -> str:
+    """So many records of a kind, in words."""
+    return f"1 {kind.removesuffix('s')}" if count == 1 else f"{count:,} {kind}"

@@ -13,7 +13,7 @@ from k2.errors import NotFound
 from k2.query.answer import Answer, told
 from k2.query.asof import Rule
 from k2.query.gaps import Gap, note
-from k2.query.join import JoinWanted, before, fetch_join, notes_of
+from k2.query.join import JoinWanted, before, counted, fetch_join, notes_of
 from k2.query.markouts import MarkoutsWanted, make_markouts
 from k2.query.measured import Market, Measuring
 from k2.query.page import NO_COMMIT, Page, from_token, to_token
@@ -120,7 +120,7 @@ def answer_spreads(
     made = make_spreads(market, selection, wanted)
     notes = [_horizon_note(wanted.how)]
     if made.left_out:
-        notes.append(f"{made.left_out:,} trades had no quote of both sides beside them")
+        notes.append(_left_out(made.left_out))
     notes += _market_notes(asking, views, selection, made.table, past, wanted.how)
     return Answer(made.table, told(views, made.table, began, past=past, notes=notes))
 
@@ -134,9 +134,9 @@ def answer_markouts(
     made = make_markouts(market, selection, wanted)
     notes = [_horizon_note(wanted.how)]
     if made.sideless:
-        notes.append(f"{made.sideless:,} trades are left out: who bought is not known")
+        notes.append(f"{counted(made.sideless, 'trades')} left out: nobody knows who bought")
     if made.left_out:
-        notes.append(f"{made.left_out:,} trades had no quote of both sides beside them")
+        notes.append(_left_out(made.left_out))
     notes += _market_notes(asking, views, selection, made.table, past, wanted.how)
     return Answer(made.table, told(views, made.table, began, past=past, notes=notes))
 
@@ -144,6 +144,10 @@ def answer_markouts(
 def _market(asking: Asking, selection: Selection, past: Past) -> tuple[Market, list[View]]:
     trades, quotes = views_of(asking, "trades", "quotes", selection, past)
     return Market(asking.engine, trades, quotes), [trades, quotes]
+
+
+def _left_out(count: int) -> str:
+    return f"{counted(count, 'trades')} left out: no quote of both sides stood beside"
 
 
 def _horizon_note(how: Measuring) -> str:
