@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -30,14 +30,19 @@ def folder(name: str) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def settled(home: Path, count: int) -> None:
-    """Tables of `count` trades and quotes, settled: a file a day and bucket, sorted."""
+def settled(
+    home: Path, count: int, alter: Callable[[str, pa.Table], pa.Table] = lambda kind, made: made
+) -> None:
+    """Tables of `count` trades and quotes, each day's as `alter` has it, settled: a file a day and
+    bucket, sorted.
+    """
     open_log(f"sqlite:{home}/log.db").close()
     open_registry(f"embedded:{home}/registry.db").close()
     lake = open_lake(home / "lake")
     for kind in ("trades", "quotes"):
         table = lake.table(kind)
         for day, made in rows(kind, count):
+            made = alter(kind, made)
             symbols = made["symbol"].combine_chunks()
             buckets = pa.array([bucket(s) for s in symbols.dictionary.to_pylist()], pa.int32())
             mine = buckets.take(symbols.indices)

@@ -21,7 +21,18 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["codec", "commit", "freshness", "ingest", "maintain", "parsing", "queries", "size", "windows"],
+    [
+        "codec",
+        "commit",
+        "freshness",
+        "ingest",
+        "join",
+        "maintain",
+        "parsing",
+        "queries",
+        "size",
+        "windows",
+    ],
 )
 def test_a_benchmark_prints_its_table(name: str) -> None:
     done = subprocess.run(

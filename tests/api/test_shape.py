@@ -27,7 +27,10 @@ TABLES = [
     for m, p in OPERATIONS
     if "health" not in p and p not in ("/metrics", "/v1/status", "/v1/audit", "/v1/degradation")
 ]
-QUERIES = {"/v1/bars/{interval}": {"symbol": "?"}, "/v1/bbo": {"symbol": "?"}}
+QUERIES = {
+    path: {"symbol": "?"}
+    for path in ("/v1/bars/{interval}", "/v1/bbo", "/v1/spreads", "/v1/markouts")
+}
 GHOST = {
     "symbol": "NONE",
     "exchange": "simulated",
@@ -84,6 +87,9 @@ def test_route_table_is_that_of_the_doors() -> None:
         ("POST", "/v1/corrections"),
         ("POST", "/v1/trades/query"),
         ("POST", "/v1/quotes/query"),
+        ("POST", "/v1/join"),
+        ("GET", "/v1/spreads"),
+        ("GET", "/v1/markouts"),
         ("GET", "/v1/summary/{symbol}/{date}"),
         ("GET", "/v1/symbols"),
         ("GET", "/v1/stats"),

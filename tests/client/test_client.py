@@ -12,7 +12,17 @@ import pytest
 from k2.api import Server, create_app
 from k2.client import Client, client
 from k2.errors import BadInput, NotFound, Unavailable
-from k2.query import Reader, Selection
+from k2.query import (
+    JoinWanted,
+    MarkoutsWanted,
+    Measuring,
+    Reader,
+    Rule,
+    Selection,
+    SpreadsWanted,
+    parse_interval,
+    parse_span,
+)
 from tests.api.conftest import audit_of, home, reader
 
 __all__ = ["home", "reader"]
@@ -41,6 +51,38 @@ def test_records_are_those_of_the_reader(k2: Client, reader: Reader) -> None:
     assert plain(k2.trades(symbol)) == plain(wanted)
     assert k2.trades(symbol).schema.field("price").type == pa.decimal128(18, 8)
     assert plain(k2.last(symbol, 5)) == plain(wanted.slice(wanted.num_rows - 5))
+
+
+def test_a_join_is_that_of_the_reader(
+    k2: Client, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    symbol = reader.symbols().table["symbol"][0].as_py()
+    wanted = reader.join(JoinWanted(), Selection((symbol,))).table
+    assert wanted.num_rows > 20
+    assert plain(k2.join("trades", "quotes", symbol)) == plain(wanted)
+    monkeypatch.setattr(client, "_PAGE_ROWS", 7)
+    narrow = k2.join("trades", "quotes", symbol, fields=["price", "bid_price"], max_age="1h")
+    assert plain(narrow) == plain(wanted.select(["price", "bid_price"]))
+    ahead = JoinWanted("quotes", "trades", Rule(strict=True, look_ahead=True))
+    assert plain(k2.join("quotes", "trades", symbol, strict=True, look_ahead=True)) == plain(
+        reader.join(ahead, Selection((symbol,))).table
+    )
+
+
+def test_spreads_and_markouts_are_those_of_the_reader(k2: Client, reader: Reader) -> None:
+    symbol = reader.symbols().table["symbol"][0].as_py()
+    how = Measuring(Rule(look_ahead=True), all_trades=True)
+    spreads = SpreadsWanted(parse_interval("5s"), parse_span("1s"), how)
+    begin = reader.records("quotes", Selection((symbol,)), limit=40).table["timestamp"][-1].as_py()
+    selection = Selection((symbol,), start=begin)
+    found = k2.spreads(symbol, "5s", "1s", start=begin, look_ahead=True, all_trades=True)
+    assert found.num_rows > 1
+    assert plain(found) == plain(reader.spreads(spreads, selection).table)
+    markouts = MarkoutsWanted((parse_span("1s"), parse_span("2s")))
+    found = k2.markouts(symbol, ["1s", "2s"], start=begin, strict=False)
+    assert plain(found) == plain(reader.markouts(markouts, selection).table)
+    with pytest.raises(BadInput):
+        k2.markouts(symbol, nonsense=True)
 
 
 def test_bars_are_all_of_the_range(

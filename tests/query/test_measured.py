@@ -196,7 +196,7 @@ def test_nothing_is_called_empty_while_shed_records_wait(home: Home) -> None:
     trades(home, [3], at=180, happened=180)
     with open_reader(home.folder) as reader:
         view = replace(reader._view("trades", Past(), Selection()), shed=5)
-        asking = replace(reader._asking, view=lambda kind, past, selection: view)
+        asking = replace(reader._asking, view=lambda kind, past, selection, *, page=None: view)
         asked = BarsAsked("1m", fill=True)
         answer = answer_bars(asking, Selection(("BTC",)), asked, Past())
         assert answer.table["state"].to_pylist() == ["traded", "unknown", "unknown", "traded"]

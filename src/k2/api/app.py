@@ -25,7 +25,9 @@ from k2.api import (
     corrections,
     errors,
     health,
+    join,
     ledgers,
+    measures,
     pages,
     records,
     shapes,
@@ -85,18 +87,7 @@ def create_app(
         lifespan=life,
     )
     app.state.desk = Desk(reader, workers, auditor, clock, metrics, entry)
-    for resource in (
-        records,
-        bbo,
-        corrections,
-        bars,
-        aggregations,
-        summary,
-        symbols,
-        snapshots,
-        ledgers,
-        health,
-    ):
+    for resource in _RESOURCES:
         app.include_router(resource.router)
     app.include_router(pages.router)
     errors.install(app)
@@ -116,6 +107,12 @@ def create_app(
     app.openapi = openapi  # type: ignore[method-assign]
     return app
 
+
+_RESOURCES = (
+    *(records, bbo, corrections, join, measures, bars, aggregations, summary),
+    *(symbols, snapshots, ledgers, health),
+)
+"""In the order of the reference."""
 
 _ABOUT = """Trades, quotes and bars over history and tail, as of now or of any past state.
 

@@ -26,7 +26,7 @@ from k2.query.times import parse_date, parse_when
 M = TypeVar("M", bound="Asked")
 
 _TIMES: Final = "a time with a zone, a date (midnight where it is traded), or `-15m`"
-_KNOWN: Final = "Only what was known by then, whenever K2 got it: a time with a zone, or `-15m`"
+KNOWN: Final = "Only what was known by then, whenever K2 got it: a time with a zone, or `-15m`"
 _DAY: Final = r"[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
 _HOUR: Final = r"([01][0-9]|2[0-3]):[0-5][0-9]"
 _CLOCK: Final = rf"T{_HOUR}(:[0-5][0-9](\.[0-9]{{1,6}})?)?(Z|[+-]{_HOUR})"
@@ -40,6 +40,8 @@ def _divisors(whole: int) -> str:
 _WIDTHS: Final = rf"(({_divisors(86_400)})s|({_divisors(1_440)})m|({_divisors(24)})h|1d)"
 _INTERVALS: Final = rf"^{_WIDTHS}$"
 _SIZES: Final = r"[1-9][0-9]{0,8}(\.[0-9]{0,3}[1-9])?"
+FROM: Final = f"Inclusive: {_TIMES}"
+TO: Final = f"Exclusive: {_TIMES}"
 Interval = Annotated[
     str,
     Field(
@@ -175,15 +177,15 @@ class RecordsAsked(FormatAsked):
 
     symbol: Symbol | None = None
     exchange: ExchangeName | None = None
-    start_time: When | None = Field(None, description=f"Inclusive: {_TIMES}")
-    end_time: When | None = Field(None, description=f"Exclusive: {_TIMES}")
+    start_time: When | None = Field(None, description=FROM)
+    end_time: When | None = Field(None, description=TO)
     limit: int = Field(100, ge=1, le=10_000, description="Rows of a page")
     last: int | None = Field(
         None, ge=1, le=10_000, description="The newest so many instead of pages from the oldest"
     )
     after: After | None = None
     as_of: AsOf | None = None
-    as_known_at: When | None = Field(None, description=_KNOWN)
+    as_known_at: When | None = Field(None, description=KNOWN)
 
 
 class TradesAsked(RecordsAsked):
@@ -202,7 +204,7 @@ class SymbolsAsked(FormatAsked):
 class SummaryAsked(SymbolsAsked):
     """Parameters of GET /v1/summary/{symbol}/{date}."""
 
-    as_known_at: When | None = Field(None, description=_KNOWN)
+    as_known_at: When | None = Field(None, description=KNOWN)
 
 
 class StatsAsked(FormatAsked):
@@ -255,8 +257,8 @@ class BarsAsked(FormatAsked):
 
     symbol: Symbol
     exchange: ExchangeName | None = None
-    start_time: When | None = Field(None, description=f"Inclusive: {_TIMES}")
-    end_time: When | None = Field(None, description=f"Exclusive: {_TIMES}")
+    start_time: When | None = Field(None, description=FROM)
+    end_time: When | None = Field(None, description=TO)
     kind: BarKind = Field("time", description="What closes a bar")
     all_trades: Flag = Field(False, description="Take in trades that form no price")
     fill: Flag = Field(
@@ -266,7 +268,7 @@ class BarsAsked(FormatAsked):
     session: SessionName = Field("all", description="Which trades: of declared sessions, or all")
     last: int = Field(500, ge=1, le=100_000, description="The newest so many bars per symbol")
     as_of: AsOf | None = None
-    as_known_at: When | None = Field(None, description=_KNOWN)
+    as_known_at: When | None = Field(None, description=KNOWN)
 
 
 class BarsBatchAsked(Asked):
@@ -275,8 +277,8 @@ class BarsBatchAsked(Asked):
     symbols: list[Symbol] = Field(min_length=1, max_length=100)
     interval: BarInterval
     exchanges: list[ExchangeName] = Field([], max_length=100)
-    start_time: When | None = Field(None, description=f"Inclusive: {_TIMES}")
-    end_time: When | None = Field(None, description=f"Exclusive: {_TIMES}")
+    start_time: When | None = Field(None, description=FROM)
+    end_time: When | None = Field(None, description=TO)
     kind: BarKind = "time"
     all_trades: bool = False
     fill: bool = False
@@ -284,7 +286,7 @@ class BarsBatchAsked(Asked):
     session: SessionName = "all"
     last: Whole = Field(100, ge=1, le=100_000, description="The newest so many bars per symbol")
     as_of: AsOf | None = None
-    as_known_at: When | None = Field(None, description=_KNOWN)
+    as_known_at: When | None = Field(None, description=KNOWN)
     format: FormatName | None = None
 
 
@@ -295,8 +297,8 @@ class AggregationsAsked(Asked):
     metrics: list[Metric] = Field(min_length=1, max_length=5)
     interval: Interval
     exchanges: list[ExchangeName] = Field([], max_length=100)
-    start_time: When | None = Field(None, description=f"Inclusive: {_TIMES}")
-    end_time: When | None = Field(None, description=f"Exclusive: {_TIMES}")
+    start_time: When | None = Field(None, description=FROM)
+    end_time: When | None = Field(None, description=TO)
     bin_size: Exact | None = Field(
         None,
         description="Width of a price level of `volume_profile`; without it, each price is one",
@@ -304,7 +306,7 @@ class AggregationsAsked(Asked):
     all_trades: bool = Field(False, description="Take in trades that form no price")
     session: SessionName = Field("all", description="Which trades: of declared sessions, or all")
     as_of: AsOf | None = None
-    as_known_at: When | None = Field(None, description=_KNOWN)
+    as_known_at: When | None = Field(None, description=KNOWN)
     format: FormatName | None = None
 
 
@@ -315,32 +317,37 @@ class BboAsked(FormatAsked):
     exchange: list[ExchangeName] = Field(
         [], max_length=100, description="Of these exchanges alone; may be repeated"
     )
-    start_time: When | None = Field(None, description=f"Inclusive: {_TIMES}")
-    end_time: When | None = Field(None, description=f"Exclusive: {_TIMES}")
+    start_time: When | None = Field(None, description=FROM)
+    end_time: When | None = Field(None, description=TO)
     last: int = Field(500, ge=1, le=100_000, description="The newest so many")
     as_of: AsOf | None = None
-    as_known_at: When | None = Field(None, description=_KNOWN)
+    as_known_at: When | None = Field(None, description=KNOWN)
 
 
-class QueryAsked(Asked):
-    """Body of POST /v1/trades/query and /v1/quotes/query. Filters apply before the limit."""
+class PageAsked(Asked):
+    """What every POSTed query for pages of records takes."""
 
     symbols: list[Symbol] = Field([], max_length=100)
     exchanges: list[ExchangeName] = Field([], max_length=100)
-    start_time: When | None = Field(None, description=f"Inclusive: {_TIMES}")
-    end_time: When | None = Field(None, description=f"Exclusive: {_TIMES}")
+    start_time: When | None = Field(None, description=FROM)
+    end_time: When | None = Field(None, description=TO)
     fields: list[Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")]] = Field(
         [], max_length=64, description="Columns to give back; all of them where empty"
     )
-    min_price: Exact | None = Field(None, description="Of quotes: of the bid")
-    max_price: Exact | None = Field(None, description="Of quotes: of the ask")
-    min_quantity: Exact | None = Field(None, description="Of quotes: of both sides")
     limit: Whole = Field(1_000, ge=1, le=100_000, description="Rows of a page")
     after: After | None = None
     as_of: AsOf | None = None
-    as_known_at: When | None = Field(None, description=_KNOWN)
-    history: bool = Field(False, description="Trades as first reported, and what became of each")
+    as_known_at: When | None = Field(None, description=KNOWN)
     format: FormatName | None = None
+
+
+class QueryAsked(PageAsked):
+    """Body of POST /v1/trades/query and /v1/quotes/query. Filters apply before the limit."""
+
+    min_price: Exact | None = Field(None, description="Of quotes: of the bid")
+    max_price: Exact | None = Field(None, description="Of quotes: of the ask")
+    min_quantity: Exact | None = Field(None, description="Of quotes: of both sides")
+    history: bool = Field(False, description="Trades as first reported, and what became of each")
 
 
 class SnapshotQueryAsked(QueryAsked):

@@ -1,6 +1,7 @@
 """What answers look like, for OpenAPI: derived from the model's columns, never written twice."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from itertools import product
 from typing import Any, Final
 
 import pyarrow as pa
@@ -9,6 +10,9 @@ from k2.encode import FORMATS
 from k2.ingest import GAP_STATE
 from k2.lake import definition
 from k2.model import latest
+from k2.query.join import JOINED_KINDS, joined_columns
+from k2.query.markouts import MARKOUTS
+from k2.query.spreads import SPREADS
 
 Shape = dict[str, Any]
 Responses = dict[int | str, Shape]
@@ -71,12 +75,26 @@ _VALUES: Final = {
 }
 _NULLABLE_VALUES: Final = {name: _nullable(shape) for name, shape in _VALUES.items()}
 
+
+def _joined() -> Iterator[pa.Field]:
+    """Every column that a join of any two kinds may have; `fields` may leave any of them out."""
+    found: dict[str, pa.Field] = {}
+    for left, right in product(JOINED_KINDS, repeat=2):
+        for name, column in joined_columns(left, right).items():
+            if column.own:
+                found.setdefault(name, column.field.with_name(name).with_nullable(True))
+    yield from found.values()
+
+
 SCHEMAS: Final[Mapping[str, Shape]] = {
     "Trade": of_columns(latest("trades").arrow),
     "Quote": of_columns(latest("quotes").arrow),
     "Correction": of_columns(
         latest("corrections").arrow.append(pa.field("has_target", pa.bool_(), nullable=False))
     ),
+    "Joined": of_columns(pa.schema(_joined())),
+    "Spread": of_columns(SPREADS),
+    "Markout": of_columns(MARKOUTS),
     "Bar": _object(
         {
             "symbol": TEXT,

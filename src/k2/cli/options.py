@@ -4,7 +4,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -53,6 +53,22 @@ class Day(click.ParamType[date]):
         from k2.query.times import parse_date
 
         return parse_date(str(value))
+
+
+class Span(click.ParamType[timedelta]):
+    """A length of time such as 5s."""
+
+    name = "length"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta:
+        """Raises `BadInput` for text that is none."""
+        if isinstance(value, timedelta):
+            return value
+        from k2.query.times import parse_span
+
+        return parse_span(str(value))
 
 
 def settings_option(function: Command[R]) -> Command[R]:
@@ -170,6 +186,19 @@ def session_option(function: Command[R]) -> Command[R]:
         type=click.Choice(("all", "regular")),
         default="all",
         help="Trades of all times, or of the sessions that K2_SESSIONS declares.",
+    )(function)
+
+
+def beside_options(function: Command[R]) -> Command[R]:
+    """Adds `--max-age`, `--strict` and `--look-ahead`: what may stand beside a record."""
+    function = click.option(
+        "--look-ahead", is_flag=True, help="Take also what was not known yet by then."
+    )(function)
+    function = click.option(
+        "--strict", is_flag=True, help="What stood before that time, not what came at it."
+    )(function)
+    return click.option(
+        "--max-age", type=Span(), metavar="LENGTH", help="Take none that is older: 5s, 250ms …"
     )(function)
 
 

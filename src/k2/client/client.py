@@ -23,6 +23,7 @@ When: TypeAlias = datetime | date | str
 _PAGE_ROWS: Final = 100_000
 _MOST_BARS: Final = 100_000
 _MOST_LISTED: Final = 10_000
+_RANGE: Final[Mapping[str, str]] = {"start": "start_time", "end": "end_time"}
 _BAR_ORDER: Final = [(name, "ascending") for name in ("symbol", "exchange", "start")]
 _ERRORS: Final[Mapping[str, type[K2Error]]] = {
     "VALIDATION_ERROR": BadInput,
@@ -86,10 +87,68 @@ class Client:
             history=history or None,
             limit=_PAGE_ROWS,
         )
+        yield from self._pages(f"/v1/{kind}/query", question)
+
+    def join(
+        self,
+        left: str = "trades",
+        right: str = "quotes",
+        *symbols: str,
+        exchanges: Sequence[str] = (),
+        start: When | None = None,
+        end: When | None = None,
+        max_age: str | None = None,
+        strict: bool = False,
+        look_ahead: bool = False,
+        fields: Sequence[str] = (),
+        as_of: When | None = None,
+        as_known_at: When | None = None,
+    ) -> pa.Table:
+        """Each record of `left` with the one of `right` that stood when it printed: at or before it
+        (`strict`: before it), not older than `max_age` (`5s`), and known by then, unless the join
+        may `look_ahead`. Where nothing stood, the columns of `right` are null.
+        """
+        question = _present(
+            left=left,
+            right=right,
+            symbols=list(symbols),
+            exchanges=list(exchanges),
+            start_time=_text(start),
+            end_time=_text(end),
+            max_age=max_age,
+            strict=strict or None,
+            look_ahead=look_ahead or None,
+            fields=list(fields),
+            as_of=_text(as_of),
+            as_known_at=_text(as_known_at),
+            limit=_PAGE_ROWS,
+        )
+        return pa.concat_tables(self._pages("/v1/join", question))
+
+    def spreads(
+        self, symbol: str, interval: str = "1m", horizon: str = "10s", **asked: Any
+    ) -> pa.Table:
+        """Quoted, effective and realised spreads of each interval in which anything happened, the
+        realised ones against the middle a `horizon` later; keywords as `markouts`.
+        """
+        question = _measured(symbol, interval=interval, horizon=horizon, **asked)
+        return self._arrow("/v1/spreads", question)[0]
+
+    def markouts(
+        self, symbol: str, horizons: Sequence[str] = ("1s", "10s", "1m"), **asked: Any
+    ) -> pa.Table:
+        """The mean move of the middle after trades, by side and horizon. Keywords: `exchange`,
+        `start`, `end`, `max_age`, `strict`, `look_ahead`, `all_trades`, `as_of`, `as_known_at`.
+        """
+        question = _measured(symbol, horizon=list(horizons), **asked)
+        return self._arrow("/v1/markouts", question)[0]
+
+    def _pages(self, path: str, question: Mapping[str, Any]) -> Iterator[pa.Table]:
+        """Every page of the answer to a POSTed question."""
         after: str | None = None
         while True:
             page = question if after is None else {**question, "after": after}
-            table, after = self._arrow(f"/v1/{kind}/query", body=page)
+            table, after = self._arrow(path, body=page)
             yield table
             if after is None:
                 return
@@ -313,6 +372,16 @@ def _cut_at(bars: pa.Table) -> pa.Scalar | None:
     held = bars.group_by(["symbol", "exchange"]).aggregate([("start", "min"), ([], "count_all")])
     full = held.filter(pc.greater_equal(held["count_all"], _MOST_BARS))
     return pc.max(full["start_min"]) if full.num_rows else None
+
+
+def _measured(symbol: str, **asked: Any) -> dict[str, Any]:
+    """The parameters of a question for spreads or markouts."""
+    named = {_RANGE.get(name, name): value for name, value in asked.items()}
+    values = {
+        name: "true" if value is True else None if value is False else _text(value)
+        for name, value in named.items()
+    }
+    return _present(symbol=symbol, **values)
 
 
 def _present(**asked: Any) -> dict[str, Any]:

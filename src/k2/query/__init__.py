@@ -1,18 +1,33 @@
-"""One view over history and tail: records, bars, time travel, read-only SQL."""
+"""One view over history and tail: records, bars, joins, time travel, read-only SQL."""
 
 from k2.query.answer import Answer
+from k2.query.asof import Rule
+from k2.query.interval import parse_interval
+from k2.query.join import JoinWanted
+from k2.query.markouts import MarkoutsWanted
+from k2.query.measuring import Measuring
 from k2.query.reader import Reader, open_reader
 from k2.query.rollup import RolledUp
 from k2.query.selection import Condition, Selection, parse_conditions
+from k2.query.spreads import SpreadsWanted
 from k2.query.stopping import cancelled_by
+from k2.query.times import parse_span, parse_spans
 
 __all__ = [
     "Answer",
     "Condition",
+    "JoinWanted",
+    "MarkoutsWanted",
+    "Measuring",
     "Reader",
     "RolledUp",
+    "Rule",
     "Selection",
+    "SpreadsWanted",
     "cancelled_by",
     "open_reader",
     "parse_conditions",
+    "parse_interval",
+    "parse_span",
+    "parse_spans",
 ]

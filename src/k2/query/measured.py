@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from k2.errors import BadInput
 from k2.query.aggregations import Measures, aggregate, check_metrics
 from k2.query.answer import Answer, told
-from k2.query.asking import Asking
+from k2.query.asking import PRICE_NOTE, Asking
 from k2.query.bars import BarsWanted, make_bars
 from k2.query.bbo import make_bbo
 from k2.query.consolidated import make_consolidated, of_all
@@ -28,7 +28,6 @@ from k2.query.sessions import Sessions, trading_days, within
 from k2.query.view import View
 from k2.query.zones import from_us
 
-PRICE_NOTE: Final = "only trades that form prices; --all-trades (all_trades) takes the others in"
 BAR_KINDS: Final = ("time", *KINDS)
 """What may close a bar."""
 

@@ -27,19 +27,22 @@ class Page:
     """Where reading goes on: after the row whose order columns are `key`, in the state `pin`.
 
     Of trades, `corrections` is the state of their corrections; `known_at` (microseconds UTC) is
-    the time of which only what was known by then counts.
+    the time of which only what was known by then counts. Of a join, `beside` is the state of its
+    right.
     """
 
     pin: Pin
     key: tuple[int | str, ...]
     corrections: Pin = NO_COMMIT
     known_at: int | None = None
+    beside: Pin | None = None
 
 
 def to_token(page: Page, question: str) -> str:
     """The page as a token of this question (any text that tells questions apart)."""
     pins = [_to_json(pin) for pin in (page.pin, page.corrections)]
-    content = json.dumps([*pins, list(page.key), page.known_at], separators=(",", ":"))
+    beside = None if page.beside is None else _to_json(page.beside)
+    content = json.dumps([*pins, list(page.key), page.known_at, beside], separators=(",", ":"))
     packed = zlib.compress(content.encode(), 9)
     return base64.urlsafe_b64encode(_digest(packed, question) + packed).decode().rstrip("=")
 
@@ -55,8 +58,9 @@ def from_token(token: str, question: str) -> Page:
         raise _foreign()
     try:
         unpacked = zlib.decompressobj().decompress(packed, _LIMIT_BYTES)
-        pin, corrections, key, known_at = json.loads(unpacked)
-        return Page(_from_json(pin), tuple(key), _from_json(corrections), known_at)
+        pin, corrections, key, known_at, beside = json.loads(unpacked)
+        right = None if beside is None else _from_json(beside)
+        return Page(_from_json(pin), tuple(key), _from_json(corrections), known_at, right)
     except (zlib.error, ValueError, TypeError) as error:
         raise _foreign() from error
 

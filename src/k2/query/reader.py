@@ -20,7 +20,7 @@ from k2.lake import LEDGERS, RECORD_TABLES
 from k2.log import Access
 from k2.model import Exchange
 from k2.query.answer import Answer, told
-from k2.query.asking import Asking
+from k2.query.asking import PRICE_NOTE, Asking
 from k2.query.bars import BarsWanted, make_bars
 from k2.query.corrections import corrected, find_targets
 from k2.query.gaps import Gap, Gaps, note
@@ -32,8 +32,14 @@ from k2.query.inventory import (
     list_stats,
     list_symbols,
 )
+from k2.query.join import JoinWanted
+from k2.query.joining import (
+    answer_join,
+    answer_markouts,
+    answer_spreads,
+)
+from k2.query.markouts import MarkoutsWanted
 from k2.query.measured import (
-    PRICE_NOTE,
     AggregationsAsked,
     BarsAsked,
     answer_aggregations,
@@ -48,6 +54,7 @@ from k2.query.records import Wanted, fetch_records, question
 from k2.query.rollup import RolledUp, roll_up
 from k2.query.selection import NOW, Past, Selection, check_count, check_text
 from k2.query.sessions import Sessions, read_sessions, trading_days
+from k2.query.spreads import SpreadsWanted
 from k2.query.state import State
 from k2.query.stopping import limited
 from k2.query.turnover import sum_turnover
@@ -241,6 +248,52 @@ class Reader:
         """
         with limited(timeout):
             return answer_bbo(self._asking, selection, last, Past(as_of, as_known_at))
+
+    def join(
+        self,
+        wanted: JoinWanted,
+        selection: Selection,
+        *,
+        after: str | None = None,
+        as_of: str | None = None,
+        as_known_at: str | None = None,
+        timeout: float | None = None,
+    ) -> Answer:
+        """Each record of the left kind with the one of the right that stood when it printed: the
+        left's columns, then the right's (`joined_columns`), in the left's total order.
+
+        The selection is of the left. A record of the right that was not known yet is not taken,
+        unless the rule looks ahead. `after` is the `next` of the page before: of the same state.
+        """
+        with limited(timeout):
+            past = Past(as_of, as_known_at)
+            return answer_join(self._asking, wanted, selection, past, after)
+
+    def spreads(
+        self,
+        wanted: SpreadsWanted,
+        selection: Selection,
+        *,
+        as_of: str | None = None,
+        as_known_at: str | None = None,
+        timeout: float | None = None,
+    ) -> Answer:
+        """Quoted, effective and realised spreads of each interval: see `make_spreads`."""
+        with limited(timeout):
+            return answer_spreads(self._asking, wanted, selection, Past(as_of, as_known_at))
+
+    def markouts(
+        self,
+        wanted: MarkoutsWanted,
+        selection: Selection,
+        *,
+        as_of: str | None = None,
+        as_known_at: str | None = None,
+        timeout: float | None = None,
+    ) -> Answer:
+        """How the market moved after trades, by side and horizon: see `make_markouts`."""
+        with limited(timeout):
+            return answer_markouts(self._asking, wanted, selection, Past(as_of, as_known_at))
 
     def summary(
         self,

@@ -11,18 +11,12 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from k2.query.knowledge import KNOWN_AT
 from k2.query.port import PartialFile, Pin, Source, Standing
 
 _IN_RANGE: Final = (
     "f.log_topic = r.topic and f.log_id = r.log_id and f.log_partition = r.part "
     "and f.log_offset >= r.first and f.log_offset < r.past"
-)
-
-# A record that K2 saw within a minute came live. Any other without a time of receipt was loaded
-# from an archive, and counts as known when it happened.
-_KNOWN_AT: Final = (
-    "coalesce(source_received_timestamp, case when epoch_us(ingestion_timestamp) "
-    "- epoch_us(timestamp) between 0 and 60000000 then ingestion_timestamp else timestamp end)"
 )
 
 # Files of the first version lack id_space and occurrence: null there. A record with an occurrence
@@ -82,7 +76,7 @@ def to_relation(
     joined = _union([*plain, *rest])
     if source.known_at is not None:
         values[f"{name}_known_at"] = source.known_at
-        joined = f"select * from ({joined}) where {_KNOWN_AT} <= ${name}_known_at"
+        joined = f"select * from ({joined}) where {KNOWN_AT} <= ${name}_known_at"
     if not source.defaults or not source.mixed:
         return f"({joined}) as {name}"
     filled = ", ".join(f"coalesce({c}, {to_sql(v)}) as {c}" for c, v in source.defaults.items())

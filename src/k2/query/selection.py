@@ -6,7 +6,7 @@ Comes in: what a user typed or sent. Goes out: frozen values that the engine bin
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Final
 
 from k2.errors import BadInput
@@ -17,6 +17,9 @@ OPERATORS: Final = ("=", "!=", "<", "<=", ">", ">=")
 
 COUNT_LIMIT: Final = 2_000_000_000
 """The most rows that may be asked for by number."""
+
+LONGEST: Final = timedelta(days=36_500)
+"""The longest time that may be asked for by length."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,12 @@ def check_count(what: str, count: int) -> None:
     """Raises `BadInput` for a number of rows below 1, or past all reason."""
     if not 1 <= count <= COUNT_LIMIT:
         raise BadInput(f"{what} must be 1 to {COUNT_LIMIT:,}", found=str(count))
+
+
+def check_length(what: str, length: timedelta) -> None:
+    """Raises `BadInput` for a length of time below zero, or past all reason."""
+    if not timedelta(0) <= length <= LONGEST:
+        raise BadInput(f"{what} must be 0s to {LONGEST.days}d", found=str(length))
 
 
 def parse_conditions(texts: Sequence[str]) -> tuple[Condition, ...]:

@@ -4,6 +4,7 @@ Comes in: text and the clock's reading. Goes out: zoned datetimes in UTC, or dat
 """
 
 import re
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -18,6 +19,11 @@ _UNITS: Final = {
     "h": timedelta(hours=1),
     "d": timedelta(days=1),
     "w": timedelta(weeks=1),
+}
+_SPANS: Final = {
+    "us": timedelta(microseconds=1),
+    "ms": timedelta(milliseconds=1),
+    **{unit: _UNITS[unit] for unit in "smhd"},
 }
 
 
@@ -77,3 +83,27 @@ def _instant(trimmed: str, text: str, zone: tzinfo | None) -> datetime:
             )
         when = when.replace(tzinfo=zone)
     return when.astimezone(UTC)
+
+
+def parse_span(text: str) -> timedelta:
+    """The length of time of `5s`, `250ms`, `10m` and the like. Raises `BadInput` for others."""
+    if match := re.fullmatch(r"\s*(\d{1,15})\s*(us|ms|s|m|h|d)\s*", text, re.A):
+        with suppress(OverflowError):
+            return int(match[1]) * _SPANS[match[2]]
+    raise BadInput(
+        f"{text!r} is no length of time",
+        expected="a whole number of us, ms, s, m, h or d",
+        hint="for example: 5s 250ms 10m",
+    )
+
+
+def parse_spans(text: str) -> tuple[timedelta, ...]:
+    """The lengths of time of `1s,10s,1m`, each once. Raises `BadInput` for others."""
+    return tuple(dict.fromkeys(parse_span(part) for part in text.split(",")))
+
+
+def to_span(length: timedelta) -> str:
+    """The shortest text that `parse_span` reads as this length of time."""
+    units = ("d", "h", "m", "s", "ms", "us") if length else ("s",)
+    unit = next(unit for unit in units if not length % _SPANS[unit])
+    return f"{length // _SPANS[unit]}{unit}"
