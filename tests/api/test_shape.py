@@ -30,7 +30,9 @@ TABLES = [
 QUERIES = {
     path: {"symbol": "?"}
     for path in ("/v1/bars/{interval}", "/v1/bbo", "/v1/spreads", "/v1/markouts")
-}
+} | {"/v1/diff": {"since": "2020-01-01T00:00:00Z"}}
+PIN = {"name": "everything", "note": "all that was committed"}
+"""A pin of the test home: to pin it again changes nothing."""
 GHOST = {
     "symbol": "NONE",
     "exchange": "simulated",
@@ -43,13 +45,18 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/bars/batch": {"symbols": ["?"], "interval": "1m"},
     "/v1/corrections": {"corrections": [GHOST]},
     "/v1/aggregations": {"symbols": ["?"], "interval": "1m", "metrics": ["vwap"]},
+    "/v1/pins": PIN,
 }
 
 
 def ask(client: httpx.Client, method: str, path: str, symbol: str, **more: Any) -> httpx.Response:
     """The request that each endpoint answers, with what `more` changes."""
     snapshot = client.get("/v1/snapshots").json()["data"][0]["snapshot_id"]
-    url = path.format(interval="1m", symbol=symbol, date="2026-01-05", id=snapshot)
+    url = path.format(
+        interval="1m", symbol=symbol, date="2026-01-05", id=snapshot, name=PIN["name"]
+    )
+    if "pins" in path:
+        assert client.post("/v1/pins", json=PIN).status_code == 200
     query = {name: value.replace("?", symbol) for name, value in QUERIES.get(path, {}).items()}
     if method == "POST" and "json" not in more and "content" not in more:
         body = {**BODIES.get(path, {})}
@@ -94,6 +101,11 @@ def test_route_table_is_that_of_the_doors() -> None:
         ("GET", "/v1/symbols"),
         ("GET", "/v1/stats"),
         ("GET", "/v1/snapshots"),
+        ("GET", "/v1/diff"),
+        ("GET", "/v1/pins"),
+        ("POST", "/v1/pins"),
+        ("GET", "/v1/pins/{name}"),
+        ("POST", "/v1/pins/{name}/verify"),
         ("POST", "/v1/snapshots/{id}/query"),
         ("GET", "/v1/bars/{interval}"),
         ("POST", "/v1/bars/batch"),
@@ -160,7 +172,7 @@ def test_bodies_that_cannot_be(
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 def test_bytes_that_are_no_text(client: httpx.Client, symbol: str, method: str, path: str) -> None:
-    url = path.format(interval="1m", symbol=symbol, date="2026-01-05", id="1")
+    url = path.format(interval="1m", symbol=symbol, date="2026-01-05", id="1", name="x")
     for query in ("symbol=%ff", "symbol=%00", "%c3%28=1"):
         error = check_error(client.request(method, f"{url}?{query}"), 422, "VALIDATION_ERROR")
         assert "query" in error["place"]

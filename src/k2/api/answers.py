@@ -151,7 +151,9 @@ def _quality(parameters: list[str]) -> float:
 
 
 def _etag(found: Answer, name: str, asked: object) -> str:
-    state = {key: value for key, value in found.meta.items() if key != "milliseconds"}
+    # A certificate has the time at which it was made.
+    passing = ("milliseconds", "certificate")
+    state = {key: value for key, value in found.meta.items() if key not in passing}
     told = orjson.dumps(state, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS, default=str)
     digest = hashlib.blake2b(told, digest_size=12)
     digest.update(f"{name} {asked!r}".encode("utf-8", "replace"))

@@ -23,12 +23,14 @@ from k2.api import (
     bars,
     bbo,
     corrections,
+    diff,
     errors,
     health,
     join,
     ledgers,
     measures,
     pages,
+    pins,
     records,
     shapes,
     snapshots,
@@ -61,7 +63,7 @@ def create_app(
     """The application over `reader`, which stays the caller's to close.
 
     `auditing` makes a fresh audit, in a thread: every `audit_seconds`, or only when asked for
-    where that is None. `entry` is the way in for corrections; without it the server only reads.
+    where that is None. `entry` is the way in for corrections; without it none are taken.
     """
     metrics = Metrics()
     workers = Workers(limits)
@@ -110,7 +112,7 @@ def create_app(
 
 _RESOURCES = (
     *(records, bbo, corrections, join, measures, bars, aggregations, summary),
-    *(symbols, snapshots, ledgers, health),
+    *(symbols, snapshots, diff, pins, ledgers, health),
 )
 """In the order of the reference."""
 

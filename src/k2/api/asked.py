@@ -153,6 +153,14 @@ Exact = Annotated[
 ]
 SessionName = Literal["all", "regular"]
 Metric = Literal["vwap", "twap", "ohlcv", "volume_profile", "trade_count"]
+PinName = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
+        description="Name of a pin",
+        examples=["eur-2026-q3"],
+    ),
+]
 FormatName = Literal["json", "ndjson", "csv", "arrow", "parquet"]
 After = Annotated[
     str,
@@ -186,6 +194,7 @@ class RecordsAsked(FormatAsked):
     after: After | None = None
     as_of: AsOf | None = None
     as_known_at: When | None = Field(None, description=KNOWN)
+    certificate: Flag = Field(False, description="With a certificate of these rows in `meta`")
 
 
 class TradesAsked(RecordsAsked):
@@ -348,6 +357,10 @@ class QueryAsked(PageAsked):
     max_price: Exact | None = Field(None, description="Of quotes: of the ask")
     min_quantity: Exact | None = Field(None, description="Of quotes: of both sides")
     history: bool = Field(False, description="Trades as first reported, and what became of each")
+    certificate: bool = Field(False, description="With a certificate of these rows in `meta`")
+    pin: PinName | None = Field(
+        None, description="The rows of a pin, and nothing besides but `limit` and `after`"
+    )
 
 
 class SnapshotQueryAsked(QueryAsked):
@@ -393,6 +406,21 @@ def conditions(asked: QueryAsked, kind: str) -> tuple[Condition, ...]:
         least = _stored(asked.min_quantity, ROUND_CEILING)
         found += [Condition(name, ">=", least) for name in quantities]
     return tuple(found)
+
+
+def need_json(request: Request, what: str) -> None:
+    """Raises `BadInput` unless the body says that it is JSON.
+
+    A page elsewhere cannot have a browser send this type here without asking first.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise BadInput(
+            f"{what} are taken as JSON alone",
+            place="header Content-Type",
+            found=kind[:80] or None,
+            expected="application/json",
+        )
 
 
 async def body(request: Request, model: type[M]) -> M:

@@ -84,15 +84,7 @@ async def correct(request: Request) -> Response:
 
     `meta.duplicates` tells how many were there before: to send them once more changes nothing.
     """
-    # A page elsewhere cannot have a browser send this type here without asking first.
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise BadInput(
-            "corrections are taken as JSON alone",
-            place="header Content-Type",
-            found=kind[:80] or None,
-            expected="application/json",
-        )
+    asked.need_json(request, "corrections")
     given = (await asked.body(request, CorrectionsGiven)).corrections
     desk = answers.desk(request)
     entry = desk.entry

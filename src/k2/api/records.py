@@ -71,6 +71,10 @@ async def queried(
     request: Request, kind: str, query: asked.QueryAsked, as_of: str | None = None
 ) -> Response:
     """The answer to a POSTed query; `as_of` wins over the query's own."""
+    if query.pin is not None:
+        if as_of is not None:
+            raise BadInput("a pin is of a state of its own", place="body.pin")
+        return await _pinned(request, kind, query, query.pin)
     wanted = asked.selection(
         answers.desk(request).clock,
         symbols=query.symbols,
@@ -90,9 +94,30 @@ async def queried(
             as_of=as_of or query.as_of,
             as_known_at=query.as_known_at,
             history=query.history,
+            certificate=query.certificate,
             timeout=seconds,
         ),
         asked=(kind, wanted, query, as_of),
+        limit=query.limit,
+        format=query.format,
+    )
+
+
+async def _pinned(request: Request, kind: str, query: asked.QueryAsked, name: str) -> Response:
+    """The answer to a query for the rows of a pin, page by page."""
+    others = query.model_fields_set - {"pin", "limit", "after", "format", "table"}
+    if others:
+        raise BadInput(
+            "a pin says by itself which rows, columns and state it is of",
+            place=f"body.{min(others)}",
+            expected="`limit`, `after` and `format` besides",
+        )
+    return await answers.answer(
+        request,
+        lambda reader, seconds: reader.pins.records(
+            name, kind, limit=query.limit, after=query.after, timeout=seconds
+        ),
+        asked=(kind, query),
         limit=query.limit,
         format=query.format,
     )
@@ -126,6 +151,7 @@ async def listed(
             as_of=query.as_of,
             as_known_at=query.as_known_at,
             history=history,
+            certificate=query.certificate,
             timeout=seconds,
         ),
         asked=(kind, wanted, query),

@@ -10,8 +10,10 @@ from k2.encode import FORMATS
 from k2.ingest import GAP_STATE
 from k2.lake import definition
 from k2.model import latest
+from k2.query.diff import ADDED
 from k2.query.join import JOINED_KINDS, joined_columns
 from k2.query.markouts import MARKOUTS
+from k2.query.pins import PINS, VERDICTS
 from k2.query.spreads import SPREADS
 
 Shape = dict[str, Any]
@@ -49,6 +51,8 @@ def _of_column(field: pa.Field) -> Shape:
         shape = {"type": "boolean"}
     elif pa.types.is_integer(kind):
         shape = {"type": "integer"}
+    elif pa.types.is_floating(kind):
+        shape = {"type": "number"}
     else:
         shape = TEXT
     return _nullable(shape) if field.nullable else dict(shape)
@@ -192,6 +196,9 @@ SCHEMAS: Final[Mapping[str, Shape]] = {
     "Duplicate": of_columns(definition("duplicates").arrow),
     "Shed": of_columns(definition("shed").arrow),
     "Gap": of_columns(pa.schema([*definition("gaps").arrow, *GAP_STATE])),
+    "Added": of_columns(ADDED),
+    "Pin": of_columns(PINS),
+    "PinVerdict": of_columns(VERDICTS),
     "WriterLevel": _object(
         {
             "writer": TEXT,

@@ -137,7 +137,7 @@ def as_of_option(function: Command[R]) -> Command[R]:
     )
     @functools.wraps(function)
     def with_as_of(as_of: str | None, **arguments: Any) -> R:
-        return function(as_of=_absolute(as_of), **arguments)
+        return function(as_of=absolute(as_of), **arguments)
 
     return with_as_of
 
@@ -152,12 +152,12 @@ def known_at_option(function: Command[R]) -> Command[R]:
     )
     @functools.wraps(function)
     def with_known_at(as_known_at: str | None, **arguments: Any) -> R:
-        return function(as_known_at=_absolute(as_known_at), **arguments)
+        return function(as_known_at=absolute(as_known_at), **arguments)
 
     return with_known_at
 
 
-def _absolute(when: str | None) -> str | None:
+def absolute(when: str | None) -> str | None:
     """A distance to now as the time that it means now; anything else as it is."""
     if when is None or not when.strip().startswith("-"):
         return when

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -20,8 +20,13 @@ from k2.cli.show import Output, say
 from k2.errors import BadInput
 from k2.settings import Settings
 
+if TYPE_CHECKING:
+    from k2.query import Selection
+
 TABLE_ROWS: Final = 50
 """Records that a table shows if nothing says how many; other formats give all."""
+
+_WITHOUT_META: Final = ("table", "csv", "ndjson")
 
 BECAME: Final = ("correction", "corrected_at", "corrected_price", "corrected_quantity")
 """Columns that trades have with --history."""
@@ -43,6 +48,10 @@ def records_command(kind: str, what: str, columns: Sequence[str]) -> click.Comma
         help='Column, operator, literal: "price>=36.1"; may be repeated.',
     )
     @click.option("--fields", metavar="A,B", help="Only these columns.")
+    @click.option("--pin", metavar="NAME", help="The rows of a pin, and nothing besides.")
+    @click.option(
+        "--certificate", is_flag=True, help="With a certificate of these rows in the answer's meta."
+    )
     @as_of_option
     @known_at_option
     @_history_option(kind)
@@ -62,6 +71,8 @@ def records_command(kind: str, what: str, columns: Sequence[str]) -> click.Comma
         after: str | None,
         where: tuple[str, ...],
         fields: str | None,
+        pin: str | None,
+        certificate: bool,
         history: bool = False,
     ) -> None:
         if last is not None and (limit is not None or after is not None):
@@ -71,31 +82,59 @@ def records_command(kind: str, what: str, columns: Sequence[str]) -> click.Comma
             )
         chosen = tuple(f.strip() for f in (fields or "").split(",") if f.strip())
         page = TABLE_ROWS if output.is_table and last is None and limit is None else limit
+        timeout = settings.query.timeout.total_seconds()
         with reader_of(settings) as reader:
             from k2.query import Selection, parse_conditions
 
-            answer = reader.records(
-                kind,
-                Selection(symbol, exchange, start, end, parse_conditions(where)),
-                last=last,
-                limit=page,
-                after=after,
-                fields=chosen,
-                as_of=as_of,
-                as_known_at=as_known_at,
-                history=history,
-                timeout=settings.query.timeout.total_seconds(),
-            )
-            if not answer.table.num_rows:
-                tell_unknown(reader, symbol, as_of)
-        shown = chosen or [*columns, *(n for n in BECAME if n in answer.table.column_names)]
+            selection = Selection(symbol, exchange, start, end, parse_conditions(where))
+            if pin is not None:
+                _check_alone(selection, chosen, as_of, as_known_at, history or certificate)
+                answer = reader.pins.records(
+                    pin, kind, last=last, limit=page, after=after, timeout=timeout
+                )
+            else:
+                answer = reader.records(
+                    kind,
+                    selection,
+                    last=last,
+                    limit=page,
+                    after=after,
+                    fields=chosen,
+                    as_of=as_of,
+                    as_known_at=as_known_at,
+                    history=history,
+                    certificate=certificate,
+                    timeout=timeout,
+                )
+                if not answer.table.num_rows:
+                    tell_unknown(reader, symbol, as_of)
+        there = answer.table.column_names
+        shown = chosen or [*columns, *(n for n in BECAME if n in there)]
+        shown = [name for name in shown if name in there] if pin is not None else shown
         output.write(answer, columns=shown, limit=page)
         if output.is_table and answer.next and limit is None:
             say(f"there are more: --limit N, --last N, --csv or --after {answer.next}")
         elif output.format not in ("json", "table") and answer.next:
             say(f"there are more: --after {answer.next}")
+        if certificate and output.format in _WITHOUT_META:
+            told = answer.meta["certificate"]
+            assert isinstance(told, dict)
+            hash_ = f"SHA-256 {told['hash']} of {told['rows']:,} rows"
+            say(f"certificate: {hash_}; --json keeps it whole")
 
     return command
+
+
+def _check_alone(selection: "Selection", *others: object) -> None:
+    """Raises `BadInput` where more than a pin was asked for."""
+    from k2.query import Selection
+
+    if selection != Selection() or any(others):
+        raise BadInput(
+            "a pin says by itself which rows, columns and state it is of",
+            place="--pin",
+            expected="no symbol, no range or condition, no --fields and no other state besides",
+        )
 
 
 def _history_option(kind: str) -> Callable[[Command[None]], Command[None]]:

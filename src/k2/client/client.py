@@ -317,6 +317,76 @@ class Client:
         asked = _present(exchange=exchange, as_of=_text(as_of), as_known_at=_text(as_known_at))
         return self._arrow(path, asked)[0]
 
+    def pins(self) -> pa.Table:
+        """All pinned datasets that stand, by name."""
+        return self._arrow("/v1/pins")[0]
+
+    def pin(self, name: str) -> pa.Table:
+        """What is kept of one pin, as a row. Raises `NotFound`."""
+        return self._arrow(f"/v1/pins/{urllib.parse.quote(name, safe='')}")[0]
+
+    def create_pin(
+        self,
+        name: str,
+        *symbols: str,
+        kind: str = "trades",
+        exchanges: Sequence[str] = (),
+        start: When | None = None,
+        end: When | None = None,
+        fields: Sequence[str] = (),
+        as_of: When | None = None,
+        as_known_at: When | None = None,
+        author: str | None = None,
+        note: str | None = None,
+    ) -> pa.Table:
+        """Pin these records as they are committed now, or were: what is kept of it, as a row.
+
+        The same again changes nothing. Raises `Refused` where other rows have that name.
+        """
+        wanted = _present(
+            name=name,
+            kind=kind,
+            symbols=list(symbols),
+            exchanges=list(exchanges),
+            start_time=_text(start),
+            end_time=_text(end),
+            fields=list(fields),
+            as_of=_text(as_of),
+            as_known_at=_text(as_known_at),
+            author=author,
+            note=note,
+        )
+        return self._arrow("/v1/pins", body=wanted)[0]
+
+    def verify_pin(self, name: str) -> pa.Table:
+        """Whether the rows of a pin come back, value for value: `ok`, and `problem` where not."""
+        path = f"/v1/pins/{urllib.parse.quote(name, safe='')}/verify"
+        return self._arrow(path, body={})[0]
+
+    def pinned(self, name: str) -> pa.Table:
+        """The rows of a pin, in total order."""
+        kind = self.pin(name)["kind"][0].as_py()
+        return pa.concat_tables(
+            self._pages(f"/v1/{kind}/query", {"pin": name, "limit": _PAGE_ROWS})
+        )
+
+    def diff(
+        self,
+        since: When,
+        until: When | None = None,
+        *,
+        kind: str = "trades",
+        symbol: str | None = None,
+        exchange: str | None = None,
+    ) -> pa.Table:
+        """What came after one state and up to another (the newest, if none is named), by symbol and
+        exchange; each a time, a tag or a snapshot id.
+        """
+        asked = _present(
+            since=_text(since), until=_text(until), kind=kind, symbol=symbol, exchange=exchange
+        )
+        return self._arrow("/v1/diff", asked)[0]
+
     def symbols(self, *, exchange: str | None = None) -> pa.Table:
         """What is traded, and how many trades and quotes of it there are."""
         return self._arrow("/v1/symbols", _present(exchange=exchange))[0]

@@ -3,12 +3,21 @@
 Read and written by K2 itself, in Iceberg's format v2, so that any Iceberg engine opens them.
 """
 
+from k2.lake.closes import tag_closes
 from k2.lake.commit import Commit
 from k2.lake.files import WrittenFile
 from k2.lake.index import DataFileRef, FileIndex
 from k2.lake.lake import Lake, open_lake
 from k2.lake.maintain import Maintained, maintain
-from k2.lake.offsets import Loss, Offsets, OutboxEntry, ShedRange, TopicOffsets
+from k2.lake.offsets import (
+    Loss,
+    Offsets,
+    OutboxEntry,
+    ShedRange,
+    TopicOffsets,
+    offsets_to_json,
+)
+from k2.lake.pins import Dataset, keep_pin, pin_of, pins_of, remove_pin
 from k2.lake.remove import Removed
 from k2.lake.snapshot import Snapshot
 from k2.lake.sort import Bucket, bucket, sort_indices, sort_rows
@@ -23,6 +32,7 @@ __all__ = [
     "Column",
     "Commit",
     "DataFileRef",
+    "Dataset",
     "Definition",
     "FileIndex",
     "Lake",
@@ -38,8 +48,14 @@ __all__ = [
     "WrittenFile",
     "bucket",
     "definition",
+    "keep_pin",
     "maintain",
+    "offsets_to_json",
     "open_lake",
+    "pin_of",
+    "pins_of",
+    "remove_pin",
     "sort_indices",
     "sort_rows",
+    "tag_closes",
 ]

@@ -180,11 +180,12 @@ def _rows(name: str, head: Head, after: int) -> pa.Table:
                 "operation": summary["operation"],
             }
         )
-    return _to_table(found)
+    return to_rows(COMMITS, found)
 
 
-def _to_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    schema = definition(COMMITS).arrow
+def to_rows(ledger: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Entries of a ledger, by the names of its columns, as a table."""
+    schema = definition(ledger).arrow
     plain = pa.schema(
         [f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f for f in schema]
     )
@@ -292,30 +293,66 @@ def tag(lake: Tables, name: str, called: str, commit: int | None = None) -> int:
     Raises `Refused` for a name that the table has already, or that could be a time or an id, and
     `NotFound` for a commit that is none.
     """
-    if not isinstance(_parse(called), str):
-        raise Refused("a tag may not look like a time or a snapshot id", found=called)
-    absorb(lake, name)
-    rows = commits_of(lake, name)
     wanted = lake.table(name).snapshot().sequence if commit is None else commit
-    chosen = rows.filter(pc.equal(rows["commit"], wanted)).slice(0, 1)
-    if not chosen.num_rows:
-        raise NotFound(f"there is no commit {wanted}", place=name)
-    ledger = lake.table(COMMITS)
-    row = chosen.to_pylist()[0] | {"tag": called, "operation": "tag", "rows": 0}
-    file = ledger.write(_to_table([row | {"duplicates": 0, "rejected": 0}]), None)
-
-    def properties(head: Snapshot, _: int) -> Mapping[str, str]:
-        if _has_tag(head.files.select(), name, called):
-            raise Refused(f"the tag {called} is taken", place=name)
-        return {}
-
-    try:
-        ledger.apply(Change(uuid4().hex, (file,), properties, {}))
-    except Refused:
-        delete([file.path])
-        raise
+    if not tag_all(lake, name, {called: wanted}):
+        raise Refused(f"the tag {called} is taken", place=name)
     return wanted
 
 
-def _has_tag(files: Iterable[DataFileRef], name: str, called: str) -> bool:
-    return any(_read(file, table=name, tag=called).num_rows for file in files)
+def tag_all(lake: Tables, name: str, wanted: Mapping[str, int]) -> list[str]:
+    """Give commits of the table names for good, all at once; those names that it did not have yet.
+
+    A name is given once, whoever else does the same. Raises `Refused` for a name that could be a
+    time or an id, `NotFound` for a commit that is none.
+    """
+    for called in wanted:
+        if not isinstance(_parse(called), str):
+            raise Refused("a tag may not look like a time or a snapshot id", found=called)
+    absorb(lake, name)
+    ledger = lake.table(COMMITS)
+    commits = {row["commit"]: row for row in _lived(commits_of(lake, name)).to_pylist()}
+    for _ in range(ATTEMPTS):
+        seen = ledger.snapshot()
+        taken = tags_in(seen.files.select(), name)
+        fresh = {called: commit for called, commit in wanted.items() if called not in taken}
+        if not fresh:
+            return []
+        rows = [_tagged(commits, name, *one) for one in fresh.items()]
+        file = ledger.write(to_rows(COMMITS, rows), None)
+        try:
+            ledger.apply(Change(uuid4().hex, (file,), _unless_changed(seen), {}))
+        except Conflict:
+            delete([file.path])
+            continue
+        return list(fresh)
+    raise Conflict("others keep giving tags at the same time", place=name)
+
+
+def tags_in(files: Iterable[DataFileRef], name: str) -> set[str]:
+    """The names that commits of the table have, in these files of the commits ledger."""
+    found = (_read(file, table=name, operation="tag")["tag"].to_pylist() for file in files)
+    return {called for tags in found for called in tags}
+
+
+def _lived(rows: pa.Table) -> pa.Table:
+    return rows.filter(pc.not_equal(rows["operation"], "tag"))
+
+
+def _tagged(
+    commits: Mapping[int, Mapping[str, Any]], name: str, called: str, commit: int
+) -> Mapping[str, Any]:
+    if commit not in commits:
+        raise NotFound(f"there is no commit {commit}", place=name)
+    given = {"tag": called, "operation": "tag", "rows": 0, "duplicates": 0, "rejected": 0}
+    return {**commits[commit], **given}
+
+
+def _unless_changed(seen: Snapshot) -> Callable[[Snapshot, int], Mapping[str, str]]:
+    """No properties; but a conflict, where the ledger is no longer as it was seen."""
+
+    def properties(head: Snapshot, _: int) -> Mapping[str, str]:
+        if head.sequence != seen.sequence:
+            raise Conflict("somebody else has put entries into the ledger", place=head.table)
+        return {}
+
+    return properties

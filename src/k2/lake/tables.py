@@ -16,7 +16,7 @@ from k2.errors import NotFound
 from k2.model import DICTIONARY_TYPE, TIMESTAMP_TYPE, Schema, latest
 
 RECORD_TABLES: Final = ("trades", "quotes", "corrections", "instruments", "dividends", "splits")
-LEDGERS: Final = ("rejected", "duplicates", "shed", "gaps", "commits")
+LEDGERS: Final = ("rejected", "duplicates", "shed", "gaps", "commits", "pins")
 BUCKETS: Final = 16
 """Table partitions of a settled day in a table that is made; one that is there keeps its own."""
 
@@ -301,6 +301,36 @@ _LEDGER_COLUMNS: Final[Mapping[str, tuple[str, tuple[Column, ...], bool]]] = {
                 True,
                 "append, replace or overwrite; tag for a mere name",
             ),
+        ),
+        False,
+    ),
+    "pins": (
+        "Datasets that were pinned, and let go of: of which rows, and their content's hash.",
+        (
+            Column("event", DICTIONARY_TYPE, True, "pinned; removed once it was let go of"),
+            Column("id", pa.string(), True, "The pin's own: both of its events have it"),
+            Column("name", pa.string(), True, "Its name; only one pin at a time has it"),
+            Column("pinned_at", TIMESTAMP_TYPE, True, "When it was pinned"),
+            Column("committed_at", TIMESTAMP_TYPE, True, "When this event was"),
+            Column("author", DICTIONARY_TYPE, False, "Who pinned it, or let go of it"),
+            Column("note", pa.string(), False, "Why"),
+            Column("table", DICTIONARY_TYPE, True, "Table that its rows are of"),
+            Column("commit", pa.int64(), True, "Last commit of it whose rows count"),
+            Column("snapshot_id", pa.int64(), False, "Snapshot of that commit"),
+            Column(
+                "corrections_commit",
+                pa.int64(),
+                False,
+                "Of trades: last commit of corrections that counts; 0 where there was none",
+            ),
+            Column("question", pa.string(), True, "Which of these rows, as JSON"),
+            Column("fields", pa.string(), True, "Its columns and their types, as JSON"),
+            Column("schema_id", pa.int32(), False, "Schema that the table had then"),
+            Column("offsets", pa.string(), True, "Offsets of the log after the commit, as JSON"),
+            Column("rows", pa.int64(), True, "How many rows"),
+            Column("days", pa.string(), True, "How many of each trading date, as JSON"),
+            Column("hash", pa.string(), True, "SHA-256 of their content"),
+            Column("hash_definition", pa.int32(), True, "Version of the form that was hashed"),
         ),
         False,
     ),

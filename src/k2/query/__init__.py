@@ -1,4 +1,4 @@
-"""One view over history and tail: records, bars, joins, time travel, read-only SQL."""
+"""One view over history and tail: records, bars, joins, time travel, evidence, read-only SQL."""
 
 from k2.query.answer import Answer
 from k2.query.asof import Rule
@@ -6,9 +6,10 @@ from k2.query.interval import parse_interval
 from k2.query.join import JoinWanted
 from k2.query.markouts import MarkoutsWanted
 from k2.query.measuring import Measuring
+from k2.query.pins import Wish
 from k2.query.reader import Reader, open_reader
 from k2.query.rollup import RolledUp
-from k2.query.selection import Condition, Selection, parse_conditions
+from k2.query.selection import Condition, Past, Selection, parse_conditions
 from k2.query.spreads import SpreadsWanted
 from k2.query.stopping import cancelled_by
 from k2.query.times import parse_span, parse_spans
@@ -19,11 +20,13 @@ __all__ = [
     "JoinWanted",
     "MarkoutsWanted",
     "Measuring",
+    "Past",
     "Reader",
     "RolledUp",
     "Rule",
     "Selection",
     "SpreadsWanted",
+    "Wish",
     "cancelled_by",
     "open_reader",
     "parse_conditions",

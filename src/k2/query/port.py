@@ -26,11 +26,13 @@ class LogRange:
 @dataclass(frozen=True)
 class Pin:
     """Which rows belong to a past state: those of commits up to `sequence` (inclusive), and those
-    that stood in the log within `ranges`, whether or not they have been committed since.
+    that stood in the log within `ranges`, whether or not they have been committed since. Of all
+    these, only rows of commits past `after`.
     """
 
     sequence: int
     ranges: tuple[LogRange, ...] = ()
+    after: int = 0
 
 
 @dataclass(frozen=True)

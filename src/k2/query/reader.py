@@ -23,6 +23,8 @@ from k2.query.answer import Answer, told
 from k2.query.asking import PRICE_NOTE, Asking
 from k2.query.bars import BarsWanted, make_bars
 from k2.query.corrections import corrected, find_targets
+from k2.query.diff import Diff
+from k2.query.evidence import CERTIFICATE, Evidence
 from k2.query.gaps import Gap, Gaps, note
 from k2.query.interval import parse_interval
 from k2.query.inventory import (
@@ -47,9 +49,11 @@ from k2.query.measured import (
     answer_bbo,
 )
 from k2.query.page import Page, from_token, to_token
+from k2.query.pins import Pins
 from k2.query.port import Engine, Source
 from k2.query.predicate import bounds
 from k2.query.pulse import Pulse
+from k2.query.question import Question
 from k2.query.records import Wanted, fetch_records, question
 from k2.query.rollup import RolledUp, roll_up
 from k2.query.selection import NOW, Past, Selection, check_count, check_text
@@ -62,8 +66,6 @@ from k2.query.view import View
 from k2.query.zones import from_us
 
 _TRADED: Final = ("trades", "quotes")
-KNOWN_KINDS: Final = ("trades", "quotes", "corrections")
-"""The kinds of record of which it is known when they were known."""
 _ALL: Final = Selection()
 _MOST_GAPS: Final = 100_000
 """Gaps, the newest, among which those of a state are looked for."""
@@ -93,6 +95,13 @@ class Reader:
         self._gaps = Gaps(state.lake)
         self._sessions = sessions
         self._asking = Asking(engine, self._view, self._gaps_of, self._read_sessions)
+        self.pins = Pins(state, engine, self._seen)
+        self.evidence = Evidence(state, engine, self._seen)
+        self.diff = Diff(state, engine)
+
+    def _seen(self, kind: str, past: Past, selection: Selection, page: Page) -> View:
+        """The state that was pinned, whatever the log holds by now."""
+        return self._view(kind, past, selection, page=page)
 
     def records(
         self,
@@ -106,6 +115,7 @@ class Reader:
         as_of: str | None = None,
         as_known_at: str | None = None,
         history: bool = False,
+        certificate: bool = False,
         timeout: float | None = None,
     ) -> Answer:
         """Records of a kind in total order: all, the newest `last`, or a page of `limit`.
@@ -113,7 +123,8 @@ class Reader:
         `fields` are the columns wanted: the kind's own by default. `after` is the `next` of the
         page before: it sees the state that the first page saw. With `history`, trades come as they
         were first reported, and columns say what became of each. Corrections have a column
-        `has_target`: whether the trade that they are about is there.
+        `has_target`: whether the trade that they are about is there. With `certificate`, meta has
+        one of these rows (see `k2.query.evidence`).
         """
         with limited(timeout):
             began = time.perf_counter()
@@ -133,9 +144,16 @@ class Reader:
                 found = find_targets(self._engine, views[-1], table)
                 table = table.drop_columns("exchange_date").append_column("has_target", found)
             gaps = self._gaps_of(view, selection, table) if past == NOW else []
+            proof: dict[str, object] = {}
+            if certificate:
+                key = page.key if page is not None else None
+                again = Question(kind, selection, last, limit, key, history)
+                rows = table.drop_columns("has_target") if look else table
+                missing = gaps or self._gaps_of(view, selection, table)
+                proof = {CERTIFICATE: self.evidence.certify(again, view, rows, missing)}
             return Answer(
                 table,
-                told(views, table, began, past=past, notes=_told_gaps(kind, gaps)),
+                told(views, table, began, past=past, notes=_told_gaps(kind, gaps)) | proof,
                 to_token(following, asked) if following else None,
             )
 
@@ -151,8 +169,6 @@ class Reader:
         """The state that is asked for; of trades, with what corrections made of the selection's."""
         if past.history and kind != "trades":
             raise BadInput("only trades have a history of corrections", found=kind)
-        if past.as_known_at is not None and kind not in KNOWN_KINDS:
-            raise BadInput(f"when {kind} were known is not kept", expected=", ".join(KNOWN_KINDS))
         view = self._state.view(kind, as_of=past.as_of, page=page)
         known_at = None
         if page is not None and page.known_at is not None:

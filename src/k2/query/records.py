@@ -77,6 +77,20 @@ def _check(wanted: Wanted) -> None:
         raise BadInput("last and limit exclude each other", hint="last N are the newest, in order")
 
 
+def own_columns(view: View, wanted: Sequence[str] = ()) -> tuple[str, ...]:
+    """The columns that are wanted, each once; where none is, the kind's own.
+
+    Raises `BadInput` for one that there is not.
+    """
+    names = view.shown.names
+    unknown = [name for name in wanted if name not in names]
+    if unknown:
+        raise BadInput(f"there is no column {unknown[0]!r}", expected=", ".join(names))
+    own = names[: names.index("exchange_date")] if "exchange_date" in names else names
+    beside = names[len(view.columns) :]
+    return tuple(dict.fromkeys(wanted)) or (*own, *beside)
+
+
 @dataclass(frozen=True)
 class _Fetch:
     """One question on its way."""
@@ -88,7 +102,7 @@ class _Fetch:
     after: Page | None
 
     def rows(self) -> tuple[pa.Table, Page | None]:
-        fields = self._fields()
+        fields = own_columns(self.view, self.wanted.fields)
         limit = self.wanted.last or self.wanted.limit
         if limit is None:
             return self._run(self._files(), fields, None).select(fields), None
@@ -126,15 +140,6 @@ class _Fetch:
         if not is_answer(found, view.time, limit, kept, start):
             return None
         return found.select(fields)
-
-    def _fields(self) -> tuple[str, ...]:
-        names = self.view.shown.names
-        unknown = [name for name in self.wanted.fields if name not in names]
-        if unknown:
-            raise BadInput(f"there is no column {unknown[0]!r}", expected=", ".join(names))
-        own = names[: names.index("exchange_date")] if "exchange_date" in names else names
-        beside = names[len(self.view.columns) :]
-        return tuple(dict.fromkeys(self.wanted.fields)) or (*own, *beside)
 
     def _files(self) -> tuple[DataFileRef, ...]:
         edge = bounds(self.selection, self.view.exchanges)
@@ -176,9 +181,9 @@ class _Fetch:
             width = (span[1] - span[0]) * (rows / total) + timedelta(microseconds=1)
             while width < high - low:
                 if backwards:
-                    yield _Window(_reaching(files, high - width, None), high - width, None)
+                    yield _Window(reaching(files, high - width, None), high - width, None)
                 else:
-                    yield _Window(_reaching(files, None, low + width), None, low + width)
+                    yield _Window(reaching(files, None, low + width), None, low + width)
                 width *= _WIDEN
         yield _Window(files, None, None)
 
@@ -234,9 +239,10 @@ class _Window:
     end: datetime | None
 
 
-def _reaching(
+def reaching(
     files: Sequence[DataFileRef], start: datetime | None, end: datetime | None
 ) -> list[DataFileRef]:
+    """Those of the files that may hold rows of times `[start, end)`; None is open."""
     low = None if start is None else to_us(start)
     high = None if end is None else to_us(end)
     return [

@@ -135,12 +135,13 @@ def _pinned(
         pa.table({"path": pa.array(paths), "sequence": [file.sequence for file in partial]}),
     )
     cursor.register(f"{name}_ranges", _ranges(pin))
-    values |= {f"{name}_paths": paths, f"{name}_pin": pin.sequence}
+    values |= {f"{name}_paths": paths, f"{name}_pin": pin.sequence, f"{name}_after": pin.after}
     return (
         f"select f.* exclude (filename) from read_parquet(${name}_paths, union_by_name = true, "
         f"filename = true) f join {name}_partial p on f.filename = p.path "
         f"left join {name}_ranges r on {_IN_RANGE} "
-        f"where coalesce(f.commit_sequence, p.sequence) <= ${name}_pin or r.topic is not null"
+        f"where (coalesce(f.commit_sequence, p.sequence) <= ${name}_pin or r.topic is not null) "
+        f"and coalesce(f.commit_sequence, p.sequence) > ${name}_after"
     )
 
 

@@ -1,6 +1,6 @@
 """What the reader reads from: log, registry and lake of one home, pinned to views of tables."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import date, datetime, time, timedelta
@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from k2.errors import BadInput, NotFound
 from k2.ingest import Pinned, Tail, WriterLevel, levels
-from k2.lake import LEDGERS, RECORD_TABLES, Lake, Snapshot, definition, open_lake
+from k2.lake import LEDGERS, RECORD_TABLES, Lake, ShedRange, Snapshot, definition, open_lake
 from k2.log import EXCHANGES_TOPIC, Access, Log, open_log, open_registry
 from k2.model import Exchange, Topic
+from k2.query.commits import Committed, read_commit
 from k2.query.hot import Hot
 from k2.query.page import Page
 from k2.query.port import LogRange, Pin, Source
@@ -22,6 +23,9 @@ from k2.query.rollup import Rollups, folder_of
 from k2.query.selection import check_text
 from k2.query.times import parse_when
 from k2.query.view import View
+
+KNOWN_KINDS: Final = ("trades", "quotes", "corrections")
+"""The kinds of record of which it is known when they were known."""
 
 _TAIL_ROWS: Final = 2_000_000
 """Rows that may wait for their commit before a reader says that the writer is down."""
@@ -66,8 +70,12 @@ class State:
         Raises `NotFound` for a kind that there is not, or a moment before the first commit.
         """
         check_kind(kind)
+        if page is not None and not page.pin.ranges:
+            snapshot = self.lake.table(kind).snapshot()
+            snapshot.check_past(page.pin.sequence)
+            return self._history(snapshot, page.pin)
         if as_of is not None:
-            commit = self._commit(kind, as_of)
+            commit = self.commit_of(kind, as_of)
             snapshot = self.lake.table(kind).snapshot()
             snapshot.check_past(commit)
             return self._history(snapshot, page.pin if page else Pin(commit))
@@ -98,7 +106,7 @@ class State:
         if as_of is None:
             return self.view("corrections", page=page)
         try:
-            commit = self._commit("corrections", as_of, zones_of="trades")
+            commit = self.commit_of("corrections", as_of, zones_of="trades")
         except NotFound:
             return None
         snapshot = self.lake.table("corrections").snapshot()
@@ -108,8 +116,11 @@ class State:
     def known_at(self, kind: str, text: str) -> datetime:
         """The time that is meant by which records of this kind were known.
 
-        Raises `BadInput` for text that is none, or that is yet to come.
+        Raises `BadInput` for text that is none, that is yet to come, or a kind of which it is not
+        kept when they were known.
         """
+        if kind not in KNOWN_KINDS:
+            raise BadInput(f"when {kind} were known is not kept", expected=", ".join(KNOWN_KINDS))
         check_text("a time", text)
         return self._past(kind, parse_when(text, self._clock()), text)
 
@@ -174,6 +185,31 @@ class State:
                     )
         return lag
 
+    def last_commit(self, kind: str, as_of: str | None = None, zones_of: str | None = None) -> int:
+        """The newest commit of a kind, or the one that `as_of` means (see `commit_of`); 0 where
+        nothing was ever committed. Raises `NotFound` for what is none.
+        """
+        check_kind(kind)
+        if not self.lake.has(kind):
+            return 0
+        if as_of is None:
+            return self.lake.table(kind).snapshot().sequence
+        return self.commit_of(kind, as_of, zones_of)
+
+    def committed(self, kind: str, number: int) -> Committed:
+        """What is known of a commit (see `k2.query.commits`)."""
+        return read_commit(self.lake, kind, number)
+
+    def shed(self, kind: str, exchanges: Sequence[str] = ()) -> list[ShedRange]:
+        """What was left in the log under overload and is not brought in yet, of these exchanges."""
+        if not self.lake.has(kind):
+            return []
+        return [
+            each
+            for each in self.lake.table(kind).snapshot().shed
+            if not exchanges or each.topic.rsplit(".", 1)[-1] in exchanges
+        ]
+
     def levels(self) -> list[WriterLevel]:
         """How overloaded each writer that runs is."""
         return levels(self.log, self._clock())
@@ -183,9 +219,13 @@ class State:
         parsed = {name: (Topic.parse(name), count) for name, count in self.log.topics().items()}
         return {n: count for n, (topic, count) in parsed.items() if topic and topic.kind == kind}
 
-    def _commit(self, kind: str, as_of: str, zones_of: str | None = None) -> int:
+    def now(self) -> datetime:
+        """What the clock says."""
+        return self._clock()
+
+    def commit_of(self, kind: str, as_of: str, zones_of: str | None = None) -> int:
         """The commit of a time, a tag or a snapshot id; a date is read in the zone of the exchanges
-        that have records of kind `zones_of`.
+        that have records of kind `zones_of`. Raises `NotFound` for what is none.
         """
         check_text("an as-of time", as_of)
         if as_of.isdecimal() and int(as_of) >= 2**63:
@@ -193,13 +233,13 @@ class State:
                 f"there is no snapshot {as_of}", hint="`snapshots` lists those there are"
             )
         try:
-            return self.lake.resolve_as_of(kind, self._moment(zones_of or kind, as_of))
+            return self.lake.resolve_as_of(kind, self.moment_of(zones_of or kind, as_of))
         except OverflowError as error:
             raise BadInput(
                 f"{as_of!r} is no time that can be", expected="2014-03-10T23:00:00Z"
             ) from error
 
-    def _moment(self, kind: str, as_of: str) -> datetime | str:
+    def moment_of(self, kind: str, as_of: str) -> datetime | str:
         """The time that is meant, a date being the midnight at its exchange; else an id or tag."""
         try:
             when = parse_when(as_of, self._clock())

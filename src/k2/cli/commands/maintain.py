@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from k2.query import Reader
 
 TABLES: Final = ("trades", "quotes", "corrections", "instruments", "dividends", "splits")
-LEDGERS: Final = ("rejected", "duplicates", "shed", "gaps", "commits")
+LEDGERS: Final = ("rejected", "duplicates", "shed", "gaps", "commits", "pins")
 _LOOK: Final = 0.2
 
 logger = logging.getLogger(__name__)
@@ -55,8 +55,9 @@ def command(
     Files of a day that is over become a few for each bucket of symbols, sorted by symbol and time.
     Every row keeps its commit, so that answers as of any time stay as they are. A file that no kept
     snapshot needs is removed K2_REMOVE_AFTER_SECONDS after it was first found so. Large files of
-    trades are rolled up besides, for bars. Writers and readers may run meanwhile, and it may be
-    stopped at any moment.
+    trades are rolled up besides, for bars. Ends of exchange days get their names, such as
+    ASX-2026-11-20-close. Writers and readers may run meanwhile, and it may be stopped at any
+    moment.
     """
     from k2.query import Answer
 
@@ -79,6 +80,8 @@ def command(
             _maintain(stores, settings, name, dry_run=dry_run, may_go_on=lambda: not stop())
             for name in names
         ]
+        if not dry_run and not stop():
+            _tag_closes(stores)
         if "trades" in names and not dry_run:
             with open_reader_of(settings) as reader:
                 _roll_up(reader, lambda: not stop())
@@ -111,6 +114,14 @@ def _maintain(
         )
 
 
+def _tag_closes(stores: "Stores") -> None:
+    """Name the states in which exchange days ended, of those that are over."""
+    from k2.lake import tag_closes
+
+    for name in tag_closes(stores.lake, datetime.now(UTC)):
+        logger.info("%s: tagged", name)
+
+
 def _roll_up(reader: "Reader", may_go_on: Callable[[], bool]) -> None:
     """Make the partial bars of files of trades that have none."""
     done = reader.roll_up(may_go_on)
@@ -129,6 +140,10 @@ def _follow(settings: Settings, tables: tuple[str, ...]) -> None:
     ):
         while not stop():
             began = time.monotonic()
+            try:
+                _tag_closes(stores)
+            except K2Error as error:
+                logger.warning("ends of days have no names yet: %s", error)
             for name in tables or stores.lake.tables():
                 try:
                     if stop() or not stores.lake.has(name):
