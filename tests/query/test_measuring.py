@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2.errors import BadInput
+from k2.model import Exchange
 from k2.query import JoinWanted, Rule, Selection
 from k2.query.duckdb import DuckDB
 from k2.query.interval import parse_interval
@@ -307,6 +308,28 @@ def test_a_day_of_25_hours_is_one_interval(engine: DuckDB, tmp_path: Path) -> No
     assert row["quoted_seconds"] == Decimal(25 * 3600)
     assert row["quoted_spread"] == quotient(Decimal(1 + 2 * 23 + 4), Decimal(25))
     assert EXCHANGES["ASX"].zone == "Australia/Sydney"
+
+
+def test_a_day_that_rolls_begins_the_evening_before(
+    engine: DuckDB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roll = timedelta(hours=7)
+    monkeypatch.setitem(EXCHANGES, "CME", Exchange("CME", "futures", "America/Chicago", roll))
+    # 17:00 of the 4th in Chicago is where the 5th begins.
+    begin = datetime(2024, 3, 4, 23, tzinfo=UTC)
+    quotes = [
+        quote("A", begin + timedelta(hours=hours), "1", ask, exchange="CME", offset=offset)
+        for offset, (hours, ask) in enumerate([(-1, "9"), (2, "2"), (20, "3"), (25, "5")])
+    ]
+    assert [row["exchange_date"].day for row in quotes] == [4, 5, 5, 6]
+    market = market_of(engine, tmp_path, [], quotes)
+    made = make_spreads(market, Selection(), SpreadsWanted(parse_interval("1d"), SECOND))
+    fourth, fifth, sixth = made.table.to_pylist()
+    assert fourth["start"] == datetime(2024, 3, 4, 6, tzinfo=UTC)
+    assert (fourth["quoted_seconds"], fourth["quoted_spread"]) == (Decimal(3600), Decimal(8))
+    assert fifth["quoted_seconds"] == Decimal(24 * 3600)
+    assert fifth["quoted_spread"] == quotient(Decimal(2 * 8 + 18 * 1 + 4 * 2), Decimal(24))
+    assert sixth["quoted_seconds"] == Decimal(3600)
 
 
 def test_where_nothing_is_there(engine: DuckDB, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which interval of the bars' grid each record is in, and when intervals end."""
+"""Which interval of the bars' grid each record is in, and from when to when intervals last."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -13,13 +13,15 @@ from k2.model import Exchange, micros
 from k2.query.interval import Interval, midnights_of
 from k2.query.zones import EPOCH, from_us
 
+Column = npt.NDArray[np.int64]
+
 _AROUND: Final = timedelta(days=3)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def interval_starts(
     records: pa.Table, interval: Interval, exchanges: Mapping[str, Exchange]
-) -> npt.NDArray[np.int64]:
+) -> Column:
     """When the interval of each record (`timestamp`, `exchange`, `exchange_date`) begins, as bars
     have it: microseconds since 1970 UTC.
     """
@@ -37,20 +39,20 @@ def interval_starts(
     return happened - (happened - midnight) % interval.width_us
 
 
-def interval_ends(
-    starts: npt.NDArray[np.int64],
+def interval_spans(
+    starts: Column,
     names: pa.ChunkedArray,
     interval: Interval,
     exchanges: Mapping[str, Exchange],
-) -> npt.NDArray[np.int64]:
-    """When the intervals that begin at `starts`, at the exchanges of these names, end.
+) -> tuple[Column, Column]:
+    """From when to when the intervals last that begin at `starts`, at the exchanges of these names.
 
     A day ends where the next begins, and so does the interval before it on days of 23 and 25
-    hours. Days that roll before midnight end that much earlier.
+    hours. A day that rolls before midnight begins and ends that much earlier than its name says.
     """
-    ends = starts + interval.width_us
+    begins, ends = starts.copy(), starts + interval.width_us
     if not len(starts):
-        return ends
+        return begins, ends
     first, last = (from_us(int(at)).date() for at in (starts.min(), starts.max()))
     midnights = midnights_of(exchanges, first - _AROUND, last + _AROUND)
     for name, days in midnights.begin_us.items():
@@ -58,7 +60,8 @@ def interval_ends(
         following = days[np.searchsorted(days, starts[mine], side="right")]
         roll = exchanges[name].day_roll // _MICROSECOND
         if interval.is_day:
+            begins[mine] -= roll
             ends[mine] = following - roll
         elif not roll:
             ends[mine] = np.minimum(ends[mine], following)
-    return ends
+    return begins, ends

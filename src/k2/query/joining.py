@@ -4,7 +4,6 @@ what state it is of.
 
 import time
 from dataclasses import replace
-from typing import Final
 
 import pyarrow as pa
 
@@ -20,8 +19,6 @@ from k2.query.page import NO_COMMIT, Page, from_token, to_token
 from k2.query.selection import NOW, Past, Selection
 from k2.query.spreads import SpreadsWanted, make_spreads
 from k2.query.view import View
-
-_NOTHING: Final = Page(NO_COMMIT, ())
 
 
 def answer_join(
@@ -66,7 +63,7 @@ def views_of(
         if past.as_of is None:
             raise
         # The left had begun by that moment, the right had not: nothing stood.
-        return mine, asking.view(right, NOW, wide, page=_NOTHING)
+        return mine, replace(asking.view(right, NOW, wide), pin=NO_COMMIT)
 
 
 def gap_notes(

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from k2.model import PRICE_TYPE, TIMESTAMP_TYPE, micros
 from k2.query.asof import Column, Keys, Rule
 from k2.query.beside import PAIR, Askers, find_beside, number_pairs
-from k2.query.grid import interval_ends, interval_starts
+from k2.query.grid import interval_spans, interval_starts
 from k2.query.interval import Interval
 from k2.query.means import SUM_TYPE, to_decimals, weighted_means
 from k2.query.measuring import (
@@ -93,8 +93,8 @@ def make_spreads(market: Market, selection: Selection, wanted: SpreadsWanted) ->
     start_of_quotes = interval_starts(quotes, wanted.interval, exchanges)
     grid, (in_trades, in_quotes) = _grid((of_trades, start_of_trades), (of_quotes, start_of_quotes))
     names = pairs["at_exchange"].take(pa.array(grid.pair))
-    ends = interval_ends(grid.start, names, wanted.interval, exchanges)
-    span = _Span(*_clipped(grid.start, ends, selection, market))
+    lasting = interval_spans(grid.start, names, wanted.interval, exchanges)
+    span = _clipped(*lasting, selection, market)
     quoted = _quoted(market, pairs, grid, span, quotes, of_quotes, in_quotes)
     groups = len(grid.pair)
     twice = pc.add(trades["price"], trades["price"])
@@ -147,19 +147,17 @@ def _grid(*parts: tuple[Column, Column]) -> tuple[_Grid, list[Column]]:
     return grid, np.split(number, np.cumsum([len(of) for of, _ in parts])[:-1])
 
 
-def _clipped(
-    starts: Column, ends: Column, selection: Selection, market: Market
-) -> tuple[Column, Column]:
+def _clipped(begins: Column, ends: Column, selection: Selection, market: Market) -> _Span:
     """The intervals within the range that was asked for and what is known. Dates begin intervals:
     only times can cut one.
     """
     if isinstance(selection.start, datetime):
-        starts = np.maximum(starts, to_us(selection.start))
+        begins = np.maximum(begins, to_us(selection.start))
     if isinstance(selection.end, datetime):
         ends = np.minimum(ends, to_us(selection.end))
     if market.held is not None:
         ends = np.minimum(ends, to_us(market.held))
-    return starts, ends
+    return _Span(begins, ends)
 
 
 def _quoted(
