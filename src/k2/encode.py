@@ -50,6 +50,12 @@ def json_parts(answer: Answer, limit: int | None = None) -> Iterator[bytes]:
     yield opening + b'],"meta":' + meta + b',"pagination":' + pages + b"}"
 
 
+def json_rows(table: pa.Table) -> bytes:
+    """The rows as JSON objects with commas between them, and no brackets around them."""
+    plain, nested = _plain_columns(table)
+    return _json_rows(plain, nested) if plain.num_rows else b""
+
+
 def ndjson_parts(answer: Answer) -> Iterator[bytes]:
     """One JSON object a line and nothing else, in parts."""
     plain, nested = _plain_columns(answer.table)

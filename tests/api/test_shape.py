@@ -27,6 +27,8 @@ TABLES = [
     for m, p in OPERATIONS
     if "health" not in p and p not in ("/metrics", "/v1/status", "/v1/audit", "/v1/degradation")
 ]
+OTHERS = ("/metrics", "/v1/stream")
+"""What answers in a format of its own."""
 QUERIES = {
     path: {"symbol": "?"}
     for path in ("/v1/bars/{interval}", "/v1/bbo", "/v1/spreads", "/v1/markouts")
@@ -111,6 +113,8 @@ def test_route_table_is_that_of_the_doors() -> None:
         ("POST", "/v1/bars/batch"),
         ("POST", "/v1/aggregations"),
         ("GET", "/v1/bbo"),
+        ("POST", "/v1/replay"),
+        ("GET", "/v1/stream"),
         ("GET", "/v1/audit"),
         ("GET", "/v1/rejected"),
         ("GET", "/v1/duplicates"),
@@ -121,7 +125,7 @@ def test_route_table_is_that_of_the_doors() -> None:
     }
 
 
-@pytest.mark.parametrize(("method", "path"), [o for o in OPERATIONS if o[1] != "/metrics"])
+@pytest.mark.parametrize(("method", "path"), [o for o in OPERATIONS if o[1] not in OTHERS])
 def test_answers_come_in_the_envelope(
     client: httpx.Client, symbol: str, method: str, path: str
 ) -> None:
@@ -198,7 +202,9 @@ def test_own_host_is_answered(client: httpx.Client, host: str) -> None:
     assert client.get("/health/live", headers={"Host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/v1", "/v1/trades/", "/v1/replay", "/%2e%2e/app.js"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/v1", "/v1/trades/", "/v1/replays", "/%2e%2e/app.js"]
+)
 def test_no_such_page(client: httpx.Client, path: str) -> None:
     check_error(client.get(path), 404, "NOT_FOUND")
 

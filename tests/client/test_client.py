@@ -1,6 +1,7 @@
 """The Python client against a running server: the reader's own answers, whole."""
 
 import threading
+import time
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -17,6 +18,7 @@ from k2.query import (
     MarkoutsWanted,
     Measuring,
     Reader,
+    Replayed,
     Rule,
     Selection,
     SpreadsWanted,
@@ -112,6 +114,53 @@ def test_the_audit_tells_of_every_partition(k2: Client) -> None:
     found = k2.audit()
     assert found["ok"] is True
     assert {row["topic"].split(".")[2] for row in found["partitions"]} == {"trades", "quotes"}
+
+
+def test_a_replay_is_that_of_the_reader(k2: Client, reader: Reader) -> None:
+    kinds = ("trades", "quotes")
+    wanted = pa.concat_tables(
+        [played.records for played in reader.replay(Replayed(kinds, Selection()))]
+    )
+    batches = list(k2.replay(kinds=kinds, batch=3_000))
+    assert max(batch.records.num_rows for batch in batches) == 3_000
+    assert plain(pa.concat_tables([batch.records for batch in batches])) == plain(wanted)
+    assert batches[0].records.schema.field("price").type == pa.decimal128(18, 8)
+    # Behind each batch it goes on, in pages of any size.
+    for seen in (0, len(batches) // 2, len(batches) - 1):
+        rest = list(k2.replay(kinds=kinds, batch=1_111, after=batches[seen].position))
+        head = [batch.records for batch in batches[: seen + 1]]
+        whole = pa.concat_tables([*head, *(batch.records for batch in rest)])
+        assert plain(whole) == plain(wanted)
+
+
+def test_a_replay_keeps_its_pace_and_goes_on_in_mid_page(k2: Client, reader: Reader) -> None:
+    table = reader.records("trades", Selection(), limit=400).table
+    first, last = table["timestamp"][0].as_py(), table["timestamp"][399].as_py()
+    speed = (last - first).total_seconds() / 0.6
+    began = time.monotonic()
+    batches = list(k2.replay(end=last, speed=speed))
+    assert 0.5 < time.monotonic() - began < 5
+    assert len(batches) > 20
+    wanted = [one for batch in batches for one in batch.records["trade_id"].to_pylist()]
+    assert wanted == [
+        one
+        for one, when in zip(
+            table["trade_id"].to_pylist(), table["timestamp"].to_pylist(), strict=True
+        )
+        if when < last
+    ]
+    half = len(batches) // 2
+    rest = k2.replay(after=batches[half].position)
+    head = [one for batch in batches[: half + 1] for one in batch.records["trade_id"].to_pylist()]
+    assert head + [one for b in rest for one in b.records["trade_id"].to_pylist()] == wanted
+
+
+def test_positions_that_are_none(k2: Client) -> None:
+    for text in ("", "x", ".5", "x.y"):
+        with pytest.raises(BadInput, match="no position"):
+            next(k2.replay(after=text))
+    with pytest.raises(BadInput, match="another replay"):
+        next(k2.replay(after="x.5"))
 
 
 def test_what_cannot_be_reached_is_told() -> None:

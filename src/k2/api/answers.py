@@ -5,16 +5,18 @@ The question is asked and its first part encoded in one go, in a worker thread.
 
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
 import orjson
 from fastapi import Request
+from starlette.requests import HTTPConnection
 from starlette.responses import Response, StreamingResponse
 
 from k2.api.audit import Auditor
 from k2.api.metrics import Metrics
+from k2.api.reading import Seats
 from k2.api.work import Leave, Workers
 from k2.encode import FORMATS, json_parts
 from k2.log import Producer
@@ -35,8 +37,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Desk:
-    """What handlers work with: the reader, the threads, the auditor, the clock, the counters, and
-    the way into the log (None: nothing is taken in).
+    """What handlers work with: the reader, the threads, the auditor, the clock, the counters,
+    the way into the log (None: nothing is taken in), and the places for streams.
     """
 
     reader: Reader
@@ -45,9 +47,10 @@ class Desk:
     clock: Callable[[], datetime]
     metrics: Metrics
     entry: Entry | None = None
+    seats: Seats = field(default_factory=lambda: Seats(0))
 
 
-def desk(request: Request) -> Desk:
+def desk(request: HTTPConnection) -> Desk:
     """The desk of the application that got this request."""
     found = request.app.state.desk
     assert isinstance(found, Desk)

@@ -32,8 +32,10 @@ from k2.api import (
     pages,
     pins,
     records,
+    replay,
     shapes,
     snapshots,
+    stream,
     summary,
     symbols,
 )
@@ -41,6 +43,7 @@ from k2.api.answers import Desk, Entry
 from k2.api.audit import Auditor, Report
 from k2.api.edge import Edge
 from k2.api.metrics import Metrics
+from k2.api.reading import Seats
 from k2.api.work import DEFAULT_LIMITS, Limits, Workers
 from k2.errors import Refused, Unavailable
 from k2.query import Reader
@@ -88,7 +91,8 @@ def create_app(
         redirect_slashes=False,
         lifespan=life,
     )
-    app.state.desk = Desk(reader, workers, auditor, clock, metrics, entry)
+    app.state.desk = Desk(reader, workers, auditor, clock, metrics, entry, Seats(limits.streams))
+    app.state.stopping = lambda: False
     for resource in _RESOURCES:
         app.include_router(resource.router)
     app.include_router(pages.router)
@@ -112,7 +116,7 @@ def create_app(
 
 _RESOURCES = (
     *(records, bbo, corrections, join, measures, bars, aggregations, summary),
-    *(symbols, snapshots, diff, pins, ledgers, health),
+    *(replay, stream, symbols, snapshots, diff, pins, ledgers, health),
 )
 """In the order of the reference."""
 
@@ -149,7 +153,11 @@ class Server:
                 app,
                 loop="uvloop",
                 http="httptools",
-                ws="none",
+                # Sends its own signs of life, which must not end a client that is slow to read.
+                ws="websockets-sansio",
+                ws_ping_interval=None,
+                ws_max_size=1 << 16,
+                ws_per_message_deflate=False,
                 lifespan="on",
                 log_config=None,
                 access_log=False,
@@ -157,6 +165,7 @@ class Server:
                 timeout_graceful_shutdown=1,
             )
         )
+        app.state.stopping = lambda: self._server.should_exit
 
     def run(self) -> None:
         """Serve until SIGINT, SIGTERM or `stop`; connections are closed before it returns."""

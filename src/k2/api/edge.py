@@ -42,12 +42,36 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens inside."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        if scope["type"] == "websocket":
+            await self._connect(scope, receive, send, headers)
+            return
         with step(scope["method"], caller=headers, http__request__method=scope["method"]) as trace:
             await self._answer(scope, receive, send, headers, trace)
+
+    async def _connect(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
+        """Let a WebSocket in, or refuse it."""
+        correlation_id = _correlation_id(headers.get("x-correlation-id"))
+        scope.setdefault("state", {})["correlation_id"] = correlation_id
+        began = time.perf_counter()
+        try:
+            self._check(scope, headers)
+            _check_origin(headers)
+        except K2Error as error:
+            _log.warning("refused a WebSocket: %s correlation_id=%s", error, correlation_id)
+            # Without the error's text: uvicorn takes an answer with a body for a broken handshake.
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        await self._app(scope, receive, send)
+        _log.info(
+            "a WebSocket was open for %.1f s correlation_id=%s",
+            time.perf_counter() - began,
+            correlation_id,
+            extra={"correlation_id": correlation_id, "path": scope["path"][:200]},
+        )
 
     async def _answer(
         self, scope: Scope, receive: Receive, send: Send, headers: Headers, trace: Step
@@ -165,6 +189,18 @@ def _check_text(raw: bytes, place: str) -> None:
         ) from error
     if "\0" in text:
         raise BadInput(f"{place} holds a NUL character", place=place)
+
+
+def _check_origin(headers: Headers) -> None:
+    # Unlike what it fetches, a page elsewhere may read what a WebSocket to this machine tells it.
+    origin, host = headers.get("origin"), headers.get("host", "")
+    if origin is not None and origin.lower().partition("://")[2] != host.lower():
+        raise Refused(
+            "a page of another place may not connect here",
+            place="header Origin",
+            found=origin[:80],
+            expected=f"http://{host}, or none",
+        )
 
 
 def _is_loopback_name(host: str) -> bool:

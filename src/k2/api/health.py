@@ -59,4 +59,5 @@ async def metrics(request: Request) -> Response:
         at.metrics.stands(None)
     at.metrics.audited(at.auditor)
     at.metrics.held.set(at.workers.held)
+    at.metrics.streams.set(at.seats.taken)
     return Response(generate_latest(at.metrics.registry), media_type=CONTENT_TYPE_LATEST)

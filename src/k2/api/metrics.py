@@ -32,6 +32,7 @@ class Metrics:
         )
         self.rows = Counter("k2_http_rows", "Rows given back", registry=self.registry)
         self.held = Gauge("k2_http_queries", "Queries that wait or run", registry=self.registry)
+        self.streams = Gauge("k2_http_streams", "Streams that are open", registry=self.registry)
         self.state = Gauge(
             "k2_state",
             "What GET /v1/status tells as numbers, by name",

@@ -10,10 +10,12 @@ from k2.encode import FORMATS
 from k2.ingest import GAP_STATE
 from k2.lake import definition
 from k2.model import latest
+from k2.query import Replayed, Selection
 from k2.query.diff import ADDED
 from k2.query.join import JOINED_KINDS, joined_columns
 from k2.query.markouts import MARKOUTS
 from k2.query.pins import PINS, VERDICTS
+from k2.query.replay import KINDS
 from k2.query.spreads import SPREADS
 
 Shape = dict[str, Any]
@@ -211,6 +213,7 @@ SCHEMAS: Final[Mapping[str, Shape]] = {
             },
         }
     ),
+    "Replayed": of_columns(Replayed(KINDS, Selection()).columns),
     "Record": {
         "anyOf": [{"$ref": "#/components/schemas/Trade"}, {"$ref": "#/components/schemas/Quote"}]
     },
@@ -327,6 +330,13 @@ def table(row: str) -> Responses:
         },
     }
     return {200: ok, 304: {"description": "Nothing changed since this ETag"}, **ERRORS}
+
+
+def stream() -> Responses:
+    """The responses of an endpoint that answers with events until its client leaves."""
+    content = {"text/event-stream": {"schema": TEXT}}
+    ok: Shape = {"description": "Events, as they happen", "content": content}
+    return {200: ok, 204: {"description": "There is nothing more at this position"}, **ERRORS}
 
 
 def plain(row: str) -> Responses:

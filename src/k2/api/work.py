@@ -30,13 +30,16 @@ _GRACE: Final = 1.0
 @dataclass(frozen=True)
 class Limits:
     """Bounds of the server: seconds a query may take, threads that work, requests that wait for
-    them, bytes of a request's body.
+    them, bytes of a request's body, streams that may be open, seconds that a client of one may take
+    for an event.
     """
 
     query_seconds: float = 10.0
     threads: int = 4
     waiting: int = 64
     body_bytes: int = 1_000_000
+    streams: int = 64
+    stall_seconds: float = 30.0
 
 
 DEFAULT_LIMITS: Final = Limits()
@@ -61,6 +64,8 @@ class Workers:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="k2-query")
+        # Of their own: streams without end must not hold up questions.
+        self._streaming = ThreadPoolExecutor(limits.threads, thread_name_prefix="k2-stream")
         self._lock = threading.Lock()
         self._held = 0
 
@@ -91,6 +96,10 @@ class Workers:
     async def step(self, work: Callable[[], T]) -> T:
         """What `work` returns, a short piece of a job that has waited in the line before."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def stream(self, work: Callable[[], T]) -> T:
+        """What `work` returns, a piece of a stream."""
+        return await asyncio.get_running_loop().run_in_executor(self._streaming, work)
 
     def _submit(self, work: Callable[[Leave], T], leave: Leave) -> "Future[T]":
         with self._lock:
@@ -143,7 +152,8 @@ class Workers:
 
     def close(self) -> None:
         """Let running work end; drop what has not begun."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        for threads in (self._threads, self._streaming):
+            threads.shutdown(wait=True, cancel_futures=True)
 
 
 async def _hung_up(request: Request) -> None:

@@ -77,6 +77,10 @@ class Output:
             took = float(str(answer.meta["milliseconds"]))
             say(f"{rows:,} {'row' if rows == 1 else 'rows'} in {took:,.0f} ms", dim=True)
 
+    def stream(self, parts: Iterator[bytes]) -> None:
+        """Write the parts, each as soon as it comes."""
+        self._write(parts, at_once=True)
+
     def _parts(
         self, answer: "Answer", document: Mapping[str, Any] | None, limit: int | None
     ) -> Iterator[bytes]:
@@ -92,7 +96,7 @@ class Output:
         else:
             yield from encode.FORMATS[self.format].parts(answer)
 
-    def _write(self, parts: Iterator[bytes]) -> None:
+    def _write(self, parts: Iterator[bytes], *, at_once: bool = False) -> None:
         if self.path is not None:
             _write_file(self.path, parts)
             return
@@ -104,6 +108,8 @@ class Output:
         sys.stdout.flush()
         for part in parts:
             sys.stdout.buffer.write(part)
+            if at_once:
+                sys.stdout.buffer.flush()
         sys.stdout.buffer.flush()
 
 

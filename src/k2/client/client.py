@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from k2.client.replay import Batch, replayed
 from k2.errors import BadInput, K2Error, NotFound, Refused, Unavailable
 
 When: TypeAlias = datetime | date | str
@@ -152,6 +153,38 @@ class Client:
             yield table
             if after is None:
                 return
+
+    def replay(
+        self,
+        *symbols: str,
+        kinds: Sequence[str] = ("trades",),
+        exchanges: Sequence[str] = (),
+        start: When | None = None,
+        end: When | None = None,
+        speed: float | None = None,
+        batch: int = 10_000,
+        after: str | None = None,
+        as_of: When | None = None,
+        as_known_at: When | None = None,
+    ) -> Iterator[Batch]:
+        """Records in one order over all kinds and exchanges, `speed` times as fast as they were
+        made; None: as fast as it goes. In batches of at most `batch`.
+
+        `after` goes on behind a batch, by its position, in its range of times and its state.
+        """
+        question = _present(
+            kinds=list(kinds),
+            symbols=list(symbols),
+            exchanges=list(exchanges),
+            start_time=_text(start),
+            end_time=_text(end),
+            as_of=_text(as_of),
+            as_known_at=_text(as_known_at),
+            batch_size=batch,
+        )
+        return replayed(
+            lambda body: self._arrow("/v1/replay", body=body), question, speed=speed, after=after
+        )
 
     def corrections(
         self,

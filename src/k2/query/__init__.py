@@ -1,4 +1,4 @@
-"""One view over history and tail: records, bars, joins, time travel, evidence, read-only SQL."""
+"""One view over history and tail: records, bars, joins, replays, time travel, evidence, SQL."""
 
 from k2.query.answer import Answer
 from k2.query.asof import Rule
@@ -7,7 +7,9 @@ from k2.query.join import JoinWanted
 from k2.query.markouts import MarkoutsWanted
 from k2.query.measuring import Measuring
 from k2.query.pins import Wish
+from k2.query.play import Played
 from k2.query.reader import Reader, open_reader
+from k2.query.replay import Part, Replay, Replayed
 from k2.query.rollup import RolledUp
 from k2.query.selection import Condition, Past, Selection, parse_conditions
 from k2.query.spreads import SpreadsWanted
@@ -20,8 +22,12 @@ __all__ = [
     "JoinWanted",
     "MarkoutsWanted",
     "Measuring",
+    "Part",
     "Past",
+    "Played",
     "Reader",
+    "Replay",
+    "Replayed",
     "RolledUp",
     "Rule",
     "Selection",

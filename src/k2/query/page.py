@@ -40,15 +40,29 @@ class Page:
 
 def to_token(page: Page, question: str) -> str:
     """The page as a token of this question (any text that tells questions apart)."""
-    pins = [_to_json(pin) for pin in (page.pin, page.corrections)]
-    beside = None if page.beside is None else _to_json(page.beside)
-    content = json.dumps([*pins, list(page.key), page.known_at, beside], separators=(",", ":"))
-    packed = zlib.compress(content.encode(), 9)
-    return base64.urlsafe_b64encode(_digest(packed, question) + packed).decode().rstrip("=")
+    pins = [pin_to_json(pin) for pin in (page.pin, page.corrections)]
+    beside = None if page.beside is None else pin_to_json(page.beside)
+    return pack([*pins, list(page.key), page.known_at, beside], question)
 
 
 def from_token(token: str, question: str) -> Page:
     """What `to_token` wrote. Raises `BadInput` for anything else, or another question's token."""
+    try:
+        pin, corrections, key, known_at, beside = unpack(token, question)
+        right = None if beside is None else pin_from_json(beside)
+        return Page(pin_from_json(pin), tuple(key), pin_from_json(corrections), known_at, right)
+    except (ValueError, TypeError) as error:
+        raise _foreign() from error
+
+
+def pack(content: object, question: str) -> str:
+    """Content that JSON can hold, as a token of this question."""
+    packed = zlib.compress(json.dumps(content, separators=(",", ":")).encode(), 9)
+    return base64.urlsafe_b64encode(_digest(packed, question) + packed).decode().rstrip("=")
+
+
+def unpack(token: str, question: str) -> Any:
+    """What `pack` was given. Raises `BadInput` for anything else, or another question's token."""
     try:
         raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError) as error:
@@ -57,19 +71,18 @@ def from_token(token: str, question: str) -> Page:
     if digest != _digest(packed, question):
         raise _foreign()
     try:
-        unpacked = zlib.decompressobj().decompress(packed, _LIMIT_BYTES)
-        pin, corrections, key, known_at, beside = json.loads(unpacked)
-        right = None if beside is None else _from_json(beside)
-        return Page(_from_json(pin), tuple(key), _from_json(corrections), known_at, right)
-    except (zlib.error, ValueError, TypeError) as error:
+        return json.loads(zlib.decompressobj().decompress(packed, _LIMIT_BYTES))
+    except (zlib.error, ValueError) as error:
         raise _foreign() from error
 
 
-def _to_json(pin: Pin) -> list[Any]:
+def pin_to_json(pin: Pin) -> list[Any]:
+    """The pin as JSON can hold it."""
     return [pin.sequence, [[r.topic, r.log_id, r.partition, r.first, r.end] for r in pin.ranges]]
 
 
-def _from_json(found: list[Any]) -> Pin:
+def pin_from_json(found: list[Any]) -> Pin:
+    """What `pin_to_json` made."""
     sequence, ranges = found
     return Pin(sequence, tuple(LogRange(*each) for each in ranges))
 

@@ -63,7 +63,8 @@ class Source:
     `columns` are those that the relation has. `mixed` files may lack some (an earlier version wrote
     them): these get the default from `defaults`, or null. `tail` may lack columns too. `named` adds
     a column `filename`, the file that a row is from. `rows` tells how many there are, at most.
-    `standing` has corrections applied; `known_at` leaves out what was not known by then.
+    `standing` has corrections applied; `known_at` leaves out what was not known by then; `beyond`
+    leaves out the rows of that earlier state (then all files are `partial`).
     """
 
     columns: pa.Schema
@@ -77,6 +78,7 @@ class Source:
     rows: int = 0
     standing: Standing | None = None
     known_at: datetime | None = None
+    beyond: Pin | None = None
 
 
 @dataclass(frozen=True)

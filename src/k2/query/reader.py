@@ -4,7 +4,7 @@ A `Reader` is opened on a home folder and closed by whoever opened it; any threa
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from k2.ingest import GAP_STATES, WriterLevel, with_state
 from k2.lake import LEDGERS, RECORD_TABLES
 from k2.log import Access
 from k2.model import Exchange
+from k2.pace import Schedule
 from k2.query.answer import Answer, told
 from k2.query.asking import PRICE_NOTE, Asking
 from k2.query.bars import BarsWanted, make_bars
@@ -50,11 +51,13 @@ from k2.query.measured import (
 )
 from k2.query.page import Page, from_token, to_token
 from k2.query.pins import Pins
+from k2.query.play import Played, Wait, page_of, play, sleep
 from k2.query.port import Engine, Source
 from k2.query.predicate import bounds
 from k2.query.pulse import Pulse
 from k2.query.question import Question
 from k2.query.records import Wanted, fetch_records, question
+from k2.query.replay import PACED_ROWS, PART_ROWS, Replay, Replayed
 from k2.query.rollup import RolledUp, roll_up
 from k2.query.selection import NOW, Past, Selection, check_count, check_text
 from k2.query.sessions import Sessions, read_sessions, trading_days
@@ -197,6 +200,64 @@ class Reader:
         return self._gaps.touching(
             view.table, selection.symbols, selection.exchanges, start, asked.end
         )
+
+    def replay(
+        self,
+        asked: Replayed,
+        *,
+        speed: float | None = None,
+        batch: int = 10_000,
+        after: str | None = None,
+        timeout: float | None = None,
+        wait: Wait = sleep,
+    ) -> Generator[Played, None, None]:
+        """Records in total order over all kinds and exchanges, `speed` times as fast as they were
+        made; None: as fast as it goes. In batches of at most `batch`, each with the position behind
+        it, which is given back as `after`.
+
+        Holds what it fetches at once and no more. A reader that is away for more than a second
+        pauses it. `wait` is called between batches, with seconds; once it returns True, the replay
+        ends. `timeout` is what fetching some records may take.
+        """
+        replay = self.open_replay(
+            asked, batch=batch, rows=PART_ROWS if speed is None else PACED_ROWS, after=after
+        )
+        return play(replay, Schedule(speed), rows=batch, timeout=timeout, wait=wait)
+
+    def replay_page(
+        self,
+        asked: Replayed,
+        rows: int,
+        *,
+        speed: float | None = None,
+        after: str | None = None,
+        timeout: float | None = None,
+    ) -> Answer:
+        """The next `rows` records of a replay, and `next`: the position behind them.
+
+        `meta.replay` says how long after the replay's first record (at `origin`) the first of these
+        is due at that speed, and the `position` before them.
+        """
+        with limited(timeout):
+            replay = self.open_replay(asked, rows=rows + 1, after=after)
+            page = page_of(replay, rows, speed)
+            notes = page.meta["notes"]
+            if asked.past == NOW and isinstance(notes, list):
+                for view in replay.views.values():
+                    gaps = self._gaps_of(view, replay.selection, page.table)
+                    notes.extend(_told_gaps(view.table, gaps))
+            return page
+
+    def open_replay(
+        self,
+        asked: Replayed,
+        *,
+        batch: int = 10_000,
+        rows: int = PART_ROWS,
+        after: str | None = None,
+    ) -> Replay:
+        """The same for a reader that keeps the pace itself: see `Replay`."""
+        return Replay(self._state, self._engine, asked, batch=batch, rows=rows, after=after)
 
     def bars(
         self,

@@ -204,7 +204,7 @@ class _Fetch:
         if window is not None and window.end is not None:
             made.add(f"{view.time} < {made.bind(window.end)}")
         if self.after is not None:
-            _add_key(made, view.order, self.after.key)
+            add_key(made, view.order, self.after.key)
         direction = " desc" if backwards else ""
         found = self.engine.run(
             statement(
@@ -263,7 +263,7 @@ def _to_instant(key: int | str) -> datetime:
     return from_us(key)
 
 
-def _add_key(made: Predicate, order: Sequence[str], key: Sequence[int | str]) -> None:
+def add_key(made: Predicate, order: Sequence[str], key: Sequence[int | str]) -> None:
     """Rows after the key in the total order; its time alone, once more, for the files' bounds."""
     values = [_to_instant(key[0]), *key[1:]]
     bound = [made.bind(value) for value in values]

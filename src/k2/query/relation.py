@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2.query.knowledge import KNOWN_AT
-from k2.query.port import PartialFile, Pin, Source, Standing
+from k2.query.port import Pin, Source, Standing
 
 _IN_RANGE: Final = (
     "f.log_topic = r.topic and f.log_id = r.log_id and f.log_partition = r.part "
@@ -58,19 +58,15 @@ def to_relation(
         if paths:
             values[f"{name}_{key}"] = paths
             parts.append(f"from read_parquet(${name}_{key}{options})")
-    if source.partial and source.pin is not None:
-        rest.append(_pinned(cursor, name, source.partial, source.pin, values))
+    if source.partial:
+        rest.append(_partial(cursor, name, source, values))
     # What is corrected is read by columns that old files may lack.
     template = template or (source.standing is not None and source.mixed)
     has_tail = source.tail is not None and source.tail.num_rows > 0
     if has_tail or template or not (plain or rest):
         rows = source.tail if has_tail else source.columns.empty_table()
         cursor.register(f"{name}_tail", _complete(rows, source.columns) if template else rows)
-        if source.pin is None or not has_tail:
-            rest.append(f"select * from {name}_tail")
-        else:
-            cursor.register(f"{name}_ranges", _ranges(source.pin))
-            rest.append(f"select f.* from {name}_tail f semi join {name}_ranges r on {_IN_RANGE}")
+        rest.append(_tail(cursor, name, source, is_empty=not has_tail))
     if source.standing is not None and rest:
         rest = [_corrected(cursor, name, source.standing, _union(rest))]
     joined = _union([*plain, *rest])
@@ -121,28 +117,52 @@ def _complete(rows: pa.Table, columns: pa.Schema) -> pa.Table:
     return rows
 
 
-def _pinned(
-    cursor: duckdb.DuckDBPyConnection,
-    name: str,
-    partial: Sequence[PartialFile],
-    pin: Pin,
-    values: dict[str, Any],
+def _partial(
+    cursor: duckdb.DuckDBPyConnection, name: str, source: Source, values: dict[str, Any]
 ) -> str:
-    """The rows of a pinned state in files that hold others too."""
-    paths = [file.path for file in partial]
+    """The rows of the state in files that hold others too: of later commits, or told before."""
+    paths = [file.path for file in source.partial]
     cursor.register(
         f"{name}_partial",
-        pa.table({"path": pa.array(paths), "sequence": [file.sequence for file in partial]}),
+        pa.table({"path": pa.array(paths), "sequence": [file.sequence for file in source.partial]}),
     )
-    cursor.register(f"{name}_ranges", _ranges(pin))
-    values |= {f"{name}_paths": paths, f"{name}_pin": pin.sequence, f"{name}_after": pin.after}
-    return (
+    values[f"{name}_paths"] = paths
+    rows = (
         f"select f.* exclude (filename) from read_parquet(${name}_paths, union_by_name = true, "
-        f"filename = true) f join {name}_partial p on f.filename = p.path "
-        f"left join {name}_ranges r on {_IN_RANGE} "
-        f"where (coalesce(f.commit_sequence, p.sequence) <= ${name}_pin or r.topic is not null) "
-        f"and coalesce(f.commit_sequence, p.sequence) > ${name}_after"
+        f"filename = true) f join {name}_partial p on f.filename = p.path"
     )
+    committed = "coalesce(f.commit_sequence, p.sequence)"
+    if source.pin is not None:
+        cursor.register(f"{name}_ranges", _ranges(source.pin))
+        values |= {f"{name}_pin": source.pin.sequence, f"{name}_after": source.pin.after}
+        rows += (
+            f" left join {name}_ranges r on {_IN_RANGE} "
+            f"where ({committed} <= ${name}_pin or r.topic is not null) "
+            f"and {committed} > ${name}_after"
+        )
+    if source.beyond is not None:
+        values[f"{name}_beyond"] = source.beyond.sequence
+        rows += f" {'where' if source.pin is None else 'and'} {committed} > ${name}_beyond"
+    return _beyond(cursor, name, source, rows)
+
+
+def _tail(cursor: duckdb.DuckDBPyConnection, name: str, source: Source, *, is_empty: bool) -> str:
+    """The rows of the tail that are in the state."""
+    rows = f"select * from {name}_tail"
+    if is_empty:
+        return rows
+    if source.pin is not None:
+        cursor.register(f"{name}_ranges", _ranges(source.pin))
+        rows = f"select f.* from {name}_tail f semi join {name}_ranges r on {_IN_RANGE}"
+    return _beyond(cursor, name, source, rows)
+
+
+def _beyond(cursor: duckdb.DuckDBPyConnection, name: str, source: Source, rows: str) -> str:
+    """The rows but those that were in the log in the state that they are to be beyond."""
+    if source.beyond is None:
+        return rows
+    cursor.register(f"{name}_told", _ranges(source.beyond))
+    return f"select f.* from ({rows}) f anti join {name}_told r on {_IN_RANGE}"
 
 
 def _ranges(pin: Pin) -> pa.Table:

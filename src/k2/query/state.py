@@ -64,8 +64,16 @@ class State:
             self.tail = Tail(self.log, self._registry, self.lake, skew, _TAIL_ROWS)
             self._stack = stack.pop_all()
 
-    def view(self, kind: str, *, as_of: str | None = None, page: Page | None = None) -> View:
-        """The rows of a kind: as of a past moment, as a page saw them, or now with the tail.
+    def view(
+        self,
+        kind: str,
+        *,
+        as_of: str | None = None,
+        page: Page | None = None,
+        beyond: Pin | None = None,
+    ) -> View:
+        """The rows of a kind: as of a past moment, as a page saw them, or now with the tail; of
+        these two, only what is `beyond` an earlier state, if one is given.
 
         Raises `NotFound` for a kind that there is not, or a moment before the first commit.
         """
@@ -82,10 +90,13 @@ class State:
         pinned = self.tail.pin(kind)
         if page is not None:
             pinned.snapshot.check_past(page.pin.sequence)
+        if beyond is not None:
+            pinned.snapshot.check_past(beyond.sequence)
         view = replace(
             self._history(pinned.snapshot, page.pin if page else None),
             tail=pinned.rows if pinned.rows.num_rows else None,
             ranges=tuple(self._ranges(pinned)),
+            beyond=beyond,
         )
         if view.tail is None:
             return view
@@ -282,6 +293,10 @@ class State:
             shed=sum(each.records for each in snapshot.shed),
             rollups=self._rollups_of(snapshot.table),
             hot=self._hot.get(snapshot.table),
+            left=tuple(
+                LogRange(s.topic, s.log_id, s.partition, s.first_offset, s.end_offset)
+                for s in snapshot.shed
+            ),
             # Asked after the snapshot was taken: a schema added meanwhile costs time, no more.
             evolved=len(self.lake.table(snapshot.table).head().metadata["schemas"]) > 1,
         )

@@ -93,7 +93,8 @@ class View:
     of the corrections that go with these trades, and `standing` what they made of those that were
     asked for (None: nothing); with `history` trades stay as they were first reported. `known_at`
     narrows the view to what was known by then. `rollups` are those of its files, `hot`
-    the newest rows of symbols in memory.
+    the newest rows of symbols in memory. `left`: where in the log records were shed. `beyond`
+    leaves out the rows of an earlier state.
     """
 
     table: str
@@ -116,6 +117,8 @@ class View:
     known_at: datetime | None = None
     rollups: "Rollups | None" = None
     hot: "Hot | None" = None
+    left: tuple[LogRange, ...] = ()
+    beyond: Pin | None = None
 
     @property
     def pinned(self) -> Pin:
@@ -162,20 +165,24 @@ class View:
     ) -> tuple[DataFileRef, ...]:
         """The files that may hold rows of these symbols, times `[start, end)` and dates."""
         pure = self.pin is not None and not self.pin.ranges
-        return self.index.select(
+        found = self.index.select(
             symbols=symbols or None,
             times=times,
             dates=dates,
             # Rows that were in the log then may have been committed since, by any later commit.
             as_of=self.pin.sequence if pure and self.pin else None,
         )
+        if self.beyond is None:
+            return found
+        later = {file.path for file in self.index.since(self.beyond.sequence)}
+        return tuple(file for file in found if file.path in later)
 
     def source(self, files: Iterable[DataFileRef]) -> Source:
         """These files and the tail as a source, narrowed to the pinned state."""
         whole, partial, rows = [], [], 0 if self.tail is None else self.tail.num_rows
         for file in files:
             rows += file.rows
-            if self.pin is None or file.sequence <= self.pin.sequence or self._pure(file):
+            if self.beyond is None and self._is_whole(file):
                 whole.append(file)
             else:
                 partial.append(PartialFile(file.path, file.sequence))
@@ -190,6 +197,7 @@ class View:
             rows=rows,
             standing=self._standing(whole),
             known_at=self.known_at,
+            beyond=self.beyond,
         )
 
     def _standing(self, files: Sequence[DataFileRef]) -> Standing | None:
@@ -201,9 +209,12 @@ class View:
             return None
         return Standing(self.standing, _touched(files, self.standing))
 
-    def _pure(self, file: DataFileRef) -> bool:
-        """Whether the index has told that each row of the file was there by the pinned commit."""
-        return self.pin is not None and not self.pin.ranges and file.whole
+    def _is_whole(self, file: DataFileRef) -> bool:
+        """Whether each row of the file is in the pinned state."""
+        if self.pin is None or file.sequence <= self.pin.sequence:
+            return True
+        # The index has told so, since it was asked as of that commit.
+        return not self.pin.ranges and file.whole
 
     def span(self, files: Iterable[DataFileRef]) -> tuple[datetime, datetime] | None:
         """First and last time of any row in the files and the tail; None where there is no row.
