@@ -197,3 +197,26 @@ def test_a_gap_spoils_its_date_from_there_on(engine: DuckDB, tmp_path: Path) -> 
 def test_sizes_that_cannot_be(kind: str, text: str) -> None:
     with pytest.raises(BadInput, match=f"no size of {kind} bars"):
         parse_size(kind, text)
+
+
+def test_a_date_is_midnight_at_each_exchange_for_the_newest_too(
+    engine: DuckDB, tmp_path: Path
+) -> None:
+    # The newest date begins first at sim, between the midnights of the others.
+    names, edge = ("ASX", "NYSE", "sim"), date(2024, 3, 8)
+    rows = random_trades(
+        5, 900, symbols=("A",), exchanges=names, start=AT, span=timedelta(days=4, hours=21), ties=3
+    )
+    view = view_of(tmp_path, [rows[:600]], rows[600:])
+    of = {
+        name: plain.counted(
+            [row for row in rows if row["exchange"] == name],
+            "tick",
+            "3",
+            start=plain.date_begins(name, edge),
+        )
+        for name in names
+    }
+    for last in range(1, 2 + max(map(len, of.values()))):
+        newest = made(engine, view, Selection(("A",), start=edge), "tick", "3", last=last)
+        assert newest == [bar for name in names for bar in of[name][-last:]], last

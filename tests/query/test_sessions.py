@@ -131,6 +131,7 @@ def test_questions_by_session(reader: Reader, tmp_path: Path) -> None:
     assert hours() == [10, 12, 34]
     # Nothing is expected overnight.
     assert hours(fill=True) == [10, 11, 12, 13, 34]
+    assert hours(fill=True, last=3) == [12, 13, 34]
     assert hours(consolidated=True) == [10, 12, 34]
     average = reader.aggregate(asked, ["trade_count"], "1d", session="regular").table
     assert average["trade_count"].to_pylist() == [2, 1]

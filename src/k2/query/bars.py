@@ -61,7 +61,12 @@ def make_bars(
     held = view.span(making.files(selection))
     wide = bounds(selection, view.exchanges)
     asked = Bounds(None if wanted.last else wide.start, wide.end)
-    return fill(engine, view.exchanges, made, Filling(wanted.interval, asked, held, wanted.last))
+    return fill(
+        engine,
+        view.exchanges,
+        made,
+        Filling(wanted.interval, asked, held, wanted.last, selection.sessions),
+    )
 
 
 def bars_statement(

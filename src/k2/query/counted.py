@@ -141,12 +141,10 @@ class _Counting:
     def all(self, selection: Selection, start: datetime | None = None) -> pa.Table:
         """The bars that begin within the selection, and not before `start` if it is given."""
         view, size = self.view, self.wanted.size
-        if start is not None:
-            asked = bounds(selection, view.exchanges).start
-            # A later one of the selection's own stays as it is: it may be a date.
-            if asked is None or asked < start:
-                selection = replace(selection, start=start)
-        reading = replace(selection, start=day_began(selection, view.exchanges))
+        asked = bounds(selection, view.exchanges).start
+        later = start is not None and (asked is None or asked < start)
+        from_ = replace(selection, start=start) if later else selection
+        reading = replace(selection, start=day_began(from_, view.exchanges))
         made = trades_predicate(view, reading, all_trades=self.wanted.all_trades)
         keys = keys_of(view, selection, made)
         numbered = statement(
@@ -157,7 +155,9 @@ class _Counting:
             predicate=made.text,
         )
         kept = Predicate(values=made.values)
-        add_edge(kept, "first", ">=", instants(selection.start, selection, view.exchanges))
+        # Both: a date of the selection's own is another instant at each exchange.
+        for edge in (selection.start, start):
+            add_edge(kept, "first", ">=", instants(edge, selection, view.exchanges))
         found = self.engine.run(
             bars_statement(
                 {**made.values, "size": size.units, "newest": self.wanted.last},

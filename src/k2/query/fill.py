@@ -18,6 +18,7 @@ from k2.model import PRICE_TYPE, TIMESTAMP_TYPE, Exchange
 from k2.query.interval import Interval, midnights_of
 from k2.query.port import Engine
 from k2.query.predicate import Bounds
+from k2.query.sessions import Sessions, trading_days, within
 from k2.query.statements import statement
 from k2.query.zones import EARLIEST, from_us, to_us
 
@@ -47,12 +48,14 @@ _DAYS: Final = timedelta(days=2)
 class Filling:
     """How bars are filled: over the range that was `asked` for (an open end: to the first or last
     bar of each symbol), but not beyond the newest record `held`; the newest `last` of each stay.
+    With `sessions`, no empty bar is of a time at which its exchange is closed.
     """
 
     interval: Interval
     asked: Bounds
     held: tuple[datetime, datetime] | None
     last: int | None = None
+    sessions: Sessions | None = None
 
 
 def fill(
@@ -75,9 +78,15 @@ def fill(
         "first": None if first is None else from_us(first),
         "last": None if last is None else from_us(last),
     }
+    grid = _grid(exchanges, how.interval, low, high)
+    if how.sessions is not None:
+        mine = {name: of for name, of in exchanges.items() if name in how.sessions.of}
+        begin, end = ((from_us(at) + _DAYS * sign).date() for at, sign in ((low, -1), (high, 2)))
+        days = trading_days(how.sessions, mine, begin, end)
+        grid = grid.filter(within(grid, how.interval.width_us, days))
     found = engine.run(
         statement("fill", {**edges, "newest": how.last}),
-        {"bars": bars, "grid": _grid(exchanges, how.interval, low, high)},
+        {"bars": bars, "grid": grid},
     )
     return found.select(bars.column_names).cast(bars.schema)
 

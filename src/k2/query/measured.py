@@ -5,7 +5,6 @@ what state it is of, and what it lacks.
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Final
 
 import pyarrow as pa
@@ -24,7 +23,7 @@ from k2.query.gaps import Gap, complete, note
 from k2.query.interval import parse_interval
 from k2.query.profile import parse_bin
 from k2.query.selection import Past, Selection
-from k2.query.sessions import Sessions, trading_days, within
+from k2.query.sessions import Sessions
 from k2.query.view import View
 from k2.query.zones import from_us
 
@@ -33,9 +32,6 @@ BAR_KINDS: Final = ("time", *KINDS)
 
 SESSIONS: Final = ("all", "regular")
 """Which trades count: all, or those of the declared sessions of their exchange."""
-
-
-_DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -86,8 +82,6 @@ def _time_bars(
     view = asking.view("trades", past, selection)
     make = make_consolidated if asked.consolidated else make_bars
     table = make(asking.engine, view, selection, wanted)
-    if asked.fill and selection.sessions is not None and table.num_rows:
-        table = _in_hours(table, selection.sessions, view, wanted.interval.width_us)
     gaps = asking.gaps(view, selection, table)
     markets = as_one(view.exchanges, selection) if asked.consolidated else view.exchanges
     mine = of_all(gaps) if asked.consolidated else gaps
@@ -96,15 +90,6 @@ def _time_bars(
     if asked.fill:
         table = table.append_column("state", _states(table, is_whole=not view.shed))
     return _told(view, selection, table, began, past, gaps, all_trades=asked.all_trades)
-
-
-def _in_hours(bars: pa.Table, sessions: Sessions, view: View, width_us: int) -> pa.Table:
-    """The bars without empty ones of times at which their exchange is closed."""
-    first, last = (at.as_py().date() for at in pc.min_max(bars["start"]).values())
-    mine = {name: of for name, of in view.exchanges.items() if name in sessions.of}
-    days = trading_days(sessions, mine, first - 2 * _DAY, last + 3 * _DAY)
-    traded = pc.greater(bars["trade_count"], 0)
-    return bars.filter(pc.or_(traded, within(bars, width_us, days)))
 
 
 def _states(bars: pa.Table, *, is_whole: bool) -> pa.Array:
