@@ -72,8 +72,8 @@ class State:
         page: Page | None = None,
         beyond: Pin | None = None,
     ) -> View:
-        """The rows of a kind: as of a past moment, as a page saw them, or now with the tail; of
-        these two, only what is `beyond` an earlier state, if one is given.
+        """The rows of a kind: as of a past moment, as a page saw them, or now with the tail. Of a
+        page and of now, only what is `beyond` an earlier state, if one is given.
 
         Raises `NotFound` for a kind that there is not, or a moment before the first commit.
         """
@@ -81,7 +81,9 @@ class State:
         if page is not None and not page.pin.ranges:
             snapshot = self.lake.table(kind).snapshot()
             snapshot.check_past(page.pin.sequence)
-            return self._history(snapshot, page.pin)
+            if beyond is not None:
+                snapshot.check_past(beyond.sequence)
+            return replace(self._history(snapshot, page.pin), beyond=beyond)
         if as_of is not None:
             commit = self.commit_of(kind, as_of)
             snapshot = self.lake.table(kind).snapshot()
