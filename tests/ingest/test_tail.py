@@ -1,6 +1,7 @@
 """The tail's promise: all that the log has, or an error that says why not."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from k2.chaos.ports import AWAY, FaultyRegistry
 from k2.errors import Unavailable
 from k2.feeds import open_feed
 from k2.ingest import Tail
-from k2.lake import Commit, ShedRange, TopicOffsets
+from k2.lake import Commit, Loss, ShedRange, TopicOffsets
 from k2.log import Producer
 from tests.journeys.home import SKEW, now, open_home
 
@@ -28,7 +29,10 @@ def test_records_that_cannot_be_decided_now_are_not_left_out(tmp_path: Path) -> 
         assert tail.pin("trades").rows.num_rows == 50
 
 
-def test_a_record_that_was_the_same_as_one_shed_since_is_not_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fate", ["shed", "lost"])
+def test_a_record_that_was_the_same_as_one_gone_since_is_not_left_out(
+    tmp_path: Path, fate: str
+) -> None:
     with open_home(tmp_path) as home:
         feed = open_feed("simulator:?rate=max&kinds=trades&symbols=2&chunk=50&seed=1", None, now)
         (found,) = feed.read()
@@ -39,9 +43,14 @@ def test_a_record_that_was_the_same_as_one_shed_since_is_not_left_out(tmp_path: 
         first = tail.pin("trades")
         assert first.rows["log_offset"].to_pylist() == list(range(50))
         log_id = home.log.identity(sent.topic)
-        shed = ShedRange("one", sent.topic, log_id, 0, 0, 50, 50)
         end = {sent.topic: TopicOffsets(log_id, {0: 50})}
-        home.lake.table("trades").commit(Commit((), {}, end, shed=(shed,)))
+        shed = ShedRange("one", sent.topic, log_id, 0, 0, 50, 50)
+        lost = Loss(sent.topic, log_id, 0, 0, 50, accepted=True)
+        commit = Commit((), {}, end)
+        commit = (
+            replace(commit, shed=(shed,)) if fate == "shed" else replace(commit, losses=(lost,))
+        )
+        home.lake.table("trades").commit(commit)
 
         again = tail.pin("trades")
 

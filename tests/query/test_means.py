@@ -64,7 +64,7 @@ def test_what_does_not_count(engine: DuckDB) -> None:
     rows=st.lists(
         st.tuples(
             st.integers(0, 2),
-            st.decimals(-(10**10), 10**10, places=8, allow_nan=False),
+            st.decimals(-9_999_999_999, 9_999_999_999, places=8, allow_nan=False),
             st.decimals("0.00000001", 10**9, places=8, allow_nan=False),
         ),
         min_size=1,

@@ -18,6 +18,8 @@ import pytest
 from k2.errors import BadInput, Broken, NotFound, Refused, Unavailable
 from k2.ingest import Wanted, rebuild
 from k2.lake import Column, definition, maintain, open_lake
+from k2.lake.compact import Job
+from k2.lake.compact import compact as settle
 from k2.log import Producer
 from k2.model import latest
 from k2.query import Past, Reader, Selection, Wish, open_reader, parse_conditions
@@ -122,6 +124,13 @@ def test_a_pin_comes_back_after_everything_that_may_happen(market: Market, reade
     market.commit()
     assert compact(table) > 4  # into the buckets: files of another partition spec
     comes_back()
+    table.set_buckets(4)
+    market.append(some(5, day=2))
+    market.commit()
+    for (day, number), files in table.snapshot().files.by_partition().items():
+        if number is None:
+            assert settle(table, Job("trades", day, None, files, settles=4)) is not None
+    comes_back()
     with closing(open_lake(market.folder / "lake", keep_snapshots=1)) as other:
         for name in ("trades", "commits"):
             other.absorb("trades")
@@ -134,7 +143,7 @@ def test_a_pin_comes_back_after_everything_that_may_happen(market: Market, reade
     comes_back()
     _evolve(market)
     comes_back()
-    assert reader.records("trades", Selection()).table.num_rows == 399
+    assert reader.records("trades", Selection()).table.num_rows == 479
 
 
 def _snapshot(reader: Reader, commit: int) -> str:

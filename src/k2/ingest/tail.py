@@ -116,8 +116,9 @@ class _KindTail:
             raise Conflict("the table went back to an earlier state", place=self._kind)
         before = self._follower.snapshot
         # What was brought in later may be the same as a record that waits here; and one that waits
-        # may have passed for the same as one that was then shed.
-        if _overtaken(self._follower, snapshot) or before.shed != snapshot.shed:
+        # may have passed for the same as one that was then shed, or given up as lost.
+        changed = (before.shed, before.losses) != (snapshot.shed, snapshot.losses)
+        if changed or _overtaken(self._follower, snapshot):
             self._follower = self._begin(snapshot)
         else:
             self._follower.advance(snapshot)

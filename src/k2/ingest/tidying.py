@@ -9,6 +9,7 @@ from k2.errors import Conflict
 from k2.ingest.follow import Follower
 from k2.ingest.tracking import Sequences
 from k2.lake import Lake, LakeTable
+from k2.memory import release_memory
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ _CLEAN_FIRST: Final = timedelta(minutes=1)
 
 class Tidying:
     """Of one table: ledgers brought up to date, what is kept beside the table kept, metadata of
-    expired snapshots removed. `clock` is monotonic, in seconds.
+    expired snapshots removed, memory given back. `clock` is monotonic, in seconds.
     """
 
     def __init__(self, lake: Lake, table: LakeTable, clock: Callable[[], float]) -> None:
@@ -53,3 +54,4 @@ class Tidying:
         if self._clock() - self._cleaned_at > _CLEAN_EVERY.total_seconds():
             self._cleaned_at = self._clock()
             self._lake.clean(name)
+        release_memory()

@@ -24,7 +24,6 @@ from k2.ingest.tracking import Owned
 from k2.ingest.watch import Place
 from k2.lake import Lake
 from k2.log import Log, Membership, Registry
-from k2.memory import release_memory
 from k2.model import kinds
 
 logger = logging.getLogger(__name__)
@@ -198,7 +197,6 @@ class Writer:
             trim_committed(self._log, tables, self._options.retention, datetime.now(UTC))
         except Unavailable as error:
             logger.warning("nothing is deleted from the log now: %s", error)
-        release_memory()
 
 
 def group_of(lake: Lake) -> str:

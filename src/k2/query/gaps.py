@@ -133,6 +133,11 @@ _KEY: Final = (
 _GAP: Final = ("symbol", "exchange", "from_timestamp", "to_timestamp")
 
 
+def told_gaps(kind: str, gaps: Sequence[Gap]) -> list[str]:
+    """The note of these gaps, if there are any."""
+    return [note(kind, gaps)] if gaps else []
+
+
 def note(kind: str, gaps: Sequence[Gap]) -> str:
     """What an answer over records of this kind says of the gaps (one at least) that it touches."""
     counts = [gap.missing for gap in gaps]

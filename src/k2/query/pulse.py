@@ -21,7 +21,7 @@ from k2.query.zones import to_us
 _KINDS: Final = ("trades", "quotes")
 _EVERY_SECONDS: Final = 0.1
 _OVER_SECONDS: Final = 5.0
-_RELEASE_EVERY_SECONDS: Final = 30.0
+_RELEASE_EVERY_SECONDS: Final = 10.0
 
 
 class Pulse:

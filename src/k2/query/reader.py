@@ -4,7 +4,7 @@ A `Reader` is opened on a home folder and closed by whoever opened it; any threa
 """
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -19,14 +19,13 @@ from k2.ingest import GAP_STATES, WriterLevel, with_state
 from k2.lake import LEDGERS, RECORD_TABLES
 from k2.log import Access
 from k2.model import Exchange
-from k2.pace import Schedule
 from k2.query.answer import Answer, told
 from k2.query.asking import PRICE_NOTE, Asking
 from k2.query.bars import BarsWanted, make_bars
 from k2.query.corrections import corrected, find_targets
 from k2.query.diff import Diff
 from k2.query.evidence import CERTIFICATE, Evidence
-from k2.query.gaps import Gap, Gaps, note
+from k2.query.gaps import Gap, Gaps, told_gaps
 from k2.query.interval import parse_interval
 from k2.query.inventory import (
     Counts,
@@ -35,33 +34,18 @@ from k2.query.inventory import (
     list_stats,
     list_symbols,
 )
-from k2.query.join import JoinWanted
-from k2.query.joining import (
-    answer_join,
-    answer_markouts,
-    answer_spreads,
-)
-from k2.query.markouts import MarkoutsWanted
-from k2.query.measured import (
-    AggregationsAsked,
-    BarsAsked,
-    answer_aggregations,
-    answer_bars,
-    answer_bbo,
-)
+from k2.query.measures import Measures
 from k2.query.page import Page, from_token, to_token
 from k2.query.pins import Pins
-from k2.query.play import Played, Wait, page_of, play, sleep
 from k2.query.port import Engine, Source
 from k2.query.predicate import bounds
 from k2.query.pulse import Pulse
 from k2.query.question import Question
 from k2.query.records import Wanted, fetch_records, question
-from k2.query.replay import PACED_ROWS, PART_ROWS, Replay, Replayed
+from k2.query.replays import Replays
 from k2.query.rollup import RolledUp, roll_up
 from k2.query.selection import NOW, Past, Selection, check_count, check_text
 from k2.query.sessions import Sessions, read_sessions, trading_days
-from k2.query.spreads import SpreadsWanted
 from k2.query.state import State
 from k2.query.stopping import limited
 from k2.query.turnover import sum_turnover
@@ -74,11 +58,7 @@ _MOST_GAPS: Final = 100_000
 """Gaps, the newest, among which those of a state are looked for."""
 
 
-def _told_gaps(kind: str, gaps: Sequence[Gap]) -> list[str]:
-    return [note(kind, gaps)] if gaps else []
-
-
-class Reader:
+class Reader(Measures, Replays):
     """Answers queries over one home folder. Every method may be called from any thread.
 
     `as_of` is a time (ISO 8601 with zone), a tag or a snapshot id, as text; `as_known_at` a time,
@@ -156,7 +136,7 @@ class Reader:
                 proof = {CERTIFICATE: self.evidence.certify(again, view, rows, missing)}
             return Answer(
                 table,
-                told(views, table, began, past=past, notes=_told_gaps(kind, gaps)) | proof,
+                told(views, table, began, past=past, notes=told_gaps(kind, gaps)) | proof,
                 to_token(following, asked) if following else None,
             )
 
@@ -201,177 +181,6 @@ class Reader:
             view.table, selection.symbols, selection.exchanges, start, asked.end
         )
 
-    def replay(
-        self,
-        asked: Replayed,
-        *,
-        speed: float | None = None,
-        batch: int = 10_000,
-        after: str | None = None,
-        timeout: float | None = None,
-        wait: Wait = sleep,
-    ) -> Generator[Played, None, None]:
-        """Records in total order over all kinds and exchanges, `speed` times as fast as they were
-        made; None: as fast as it goes. In batches of at most `batch`, each with the position behind
-        it, which is given back as `after`.
-
-        Holds what it fetches at once and no more. A reader that is away for more than a second
-        pauses it. `wait` is called between batches, with seconds; once it returns True, the replay
-        ends. `timeout` is what fetching some records may take.
-        """
-        replay = self.open_replay(
-            asked, batch=batch, rows=PART_ROWS if speed is None else PACED_ROWS, after=after
-        )
-        return play(replay, Schedule(speed), rows=batch, timeout=timeout, wait=wait)
-
-    def replay_page(
-        self,
-        asked: Replayed,
-        rows: int,
-        *,
-        speed: float | None = None,
-        after: str | None = None,
-        timeout: float | None = None,
-    ) -> Answer:
-        """The next `rows` records of a replay, and `next`: the position behind them.
-
-        `meta.replay` says how long after the replay's first record (at `origin`) the first of these
-        is due at that speed, and the `position` before them.
-        """
-        with limited(timeout):
-            replay = self.open_replay(asked, rows=rows + 1, after=after)
-            page = page_of(replay, rows, speed)
-            notes = page.meta["notes"]
-            if asked.past == NOW and isinstance(notes, list):
-                for view in replay.views.values():
-                    gaps = self._gaps_of(view, replay.selection, page.table)
-                    notes.extend(_told_gaps(view.table, gaps))
-            return page
-
-    def open_replay(
-        self,
-        asked: Replayed,
-        *,
-        batch: int = 10_000,
-        rows: int = PART_ROWS,
-        after: str | None = None,
-    ) -> Replay:
-        """The same for a reader that keeps the pace itself: see `Replay`."""
-        return Replay(self._state, self._engine, asked, batch=batch, rows=rows, after=after)
-
-    def bars(
-        self,
-        selection: Selection,
-        interval: str,
-        *,
-        kind: str = "time",
-        all_trades: bool = False,
-        fill: bool = False,
-        consolidated: bool = False,
-        session: str = "all",
-        last: int | None = None,
-        as_of: str | None = None,
-        as_known_at: str | None = None,
-        timeout: float | None = None,
-    ) -> Answer:
-        """Bars: symbol, exchange, start, open, high, low, close, volume, trade_count, vwap,
-        complete.
-
-        `interval` is a number and s, m, h or d (`1m`); `last` keeps the newest bars of each symbol
-        and exchange. `start` is when the interval begins, UTC; a day begins at midnight where it
-        is traded. `complete` is false where a gap touches the interval that is not filled by now.
-        With `fill`, intervals without trades are shown, and `state` says of each whether it was
-        traded, empty, or unknown. `consolidated` makes one bar of all exchanges, and names them.
-        Of `kind` tick, volume or dollar, `interval` is what closes a bar (see `k2.query.counted`);
-        such bars have an `end`, and are not `complete` before they are full. `session` of regular
-        leaves out trades outside the declared sessions (see `k2.query.sessions`).
-        """
-        asked = BarsAsked(interval, kind, all_trades, fill, last, consolidated, session)
-        with limited(timeout):
-            return answer_bars(self._asking, selection, asked, Past(as_of, as_known_at))
-
-    def aggregate(
-        self,
-        selection: Selection,
-        metrics: Sequence[str],
-        interval: str,
-        *,
-        all_trades: bool = False,
-        bin_size: str | None = None,
-        session: str = "all",
-        as_of: str | None = None,
-        as_known_at: str | None = None,
-        timeout: float | None = None,
-    ) -> Answer:
-        """Measures of the trades of each interval: symbol, exchange, start, their columns (see
-        `k2.query.aggregations.METRICS`), complete. `bin_size` is the width of a price level.
-        """
-        asked = AggregationsAsked(tuple(metrics), interval, all_trades, bin_size, session)
-        with limited(timeout):
-            past = Past(as_of, as_known_at)
-            return answer_aggregations(self._asking, selection, asked, past)
-
-    def bbo(
-        self,
-        selection: Selection,
-        *,
-        last: int | None = None,
-        as_of: str | None = None,
-        as_known_at: str | None = None,
-        timeout: float | None = None,
-    ) -> Answer:
-        """The best bid and offer over the exchanges of each symbol, after each quote that changes
-        them: see `k2.query.bbo`. `last` keeps the newest of each symbol.
-        """
-        with limited(timeout):
-            return answer_bbo(self._asking, selection, last, Past(as_of, as_known_at))
-
-    def join(
-        self,
-        wanted: JoinWanted,
-        selection: Selection,
-        *,
-        after: str | None = None,
-        as_of: str | None = None,
-        as_known_at: str | None = None,
-        timeout: float | None = None,
-    ) -> Answer:
-        """Each record of the left kind with the one of the right that stood when it printed: the
-        left's columns, then the right's (`joined_columns`), in the left's total order.
-
-        The selection is of the left. A record of the right that was not known yet is not taken,
-        unless the rule looks ahead. `after` is the `next` of the page before: of the same state.
-        """
-        with limited(timeout):
-            past = Past(as_of, as_known_at)
-            return answer_join(self._asking, wanted, selection, past, after)
-
-    def spreads(
-        self,
-        wanted: SpreadsWanted,
-        selection: Selection,
-        *,
-        as_of: str | None = None,
-        as_known_at: str | None = None,
-        timeout: float | None = None,
-    ) -> Answer:
-        """Quoted, effective and realised spreads of each interval: see `make_spreads`."""
-        with limited(timeout):
-            return answer_spreads(self._asking, wanted, selection, Past(as_of, as_known_at))
-
-    def markouts(
-        self,
-        wanted: MarkoutsWanted,
-        selection: Selection,
-        *,
-        as_of: str | None = None,
-        as_known_at: str | None = None,
-        timeout: float | None = None,
-    ) -> Answer:
-        """How the market moved after trades, by side and horizon: see `make_markouts`."""
-        with limited(timeout):
-            return answer_markouts(self._asking, wanted, selection, Past(as_of, as_known_at))
-
     def summary(
         self,
         symbol: str,
@@ -399,7 +208,7 @@ class Reader:
             table = made.set_column(2, "date", dates)
             that_day = replace(selection, start=day, end=day + timedelta(days=1))
             gaps = self._gaps_of(view, that_day, table)
-            notes = [PRICE_NOTE, *_told_gaps("trades", gaps)]
+            notes = [PRICE_NOTE, *told_gaps("trades", gaps)]
             return Answer(table, told([view], table, began, past=past, notes=notes))
 
     def symbols(
