@@ -16,7 +16,7 @@ from bench.report import show, timed
 from bench.serving import serve
 from k2.lake import definition
 from k2.query import Answer, Reader, Selection, open_reader
-from k2.query.statements import statement, text_of
+from k2.query.bars import bars_statement
 
 ROWS, QUICK_ROWS = 20_000_000, 500_000
 DAY = DAYS[2]
@@ -36,10 +36,8 @@ def _own(kind: str) -> str:
 
 def _bars(width: int, where: str, symbol: str = "symbol") -> str:
     """K2's own statement, over a table: the fastest exact SQL for bars that is known here."""
-    made = statement(
-        "bars",
+    made = bars_statement(
         {},
-        grouped=text_of("bars_traded"),
         keys=f"{symbol}, '{EXCHANGE}' AS exchange",
         start=f"epoch_us(timestamp) // {width} * {width}",
         place="epoch_us(timestamp)::HUGEINT * 9223372036854775807 + log_offset",

@@ -24,7 +24,7 @@ from k2.lake.offsets import Offsets, merge
 from k2.lake.stage import Staged
 from k2.lake.table import LakeTable
 
-RUNS = 25
+RUNS = 50
 Patch = pytest.MonkeyPatch
 
 

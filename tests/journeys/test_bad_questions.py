@@ -248,7 +248,7 @@ def ask(client: httpx.Client, path: str, **query: str) -> list[dict[str, Any]]:
 def test_a_body_of_a_hundred_megabytes(client: httpx.Client) -> None:
     for method, path, described in list(operations(client)):
         if "requestBody" in described:
-            url = path.format(id="1")
+            url = path.format(id="1", name="none")
             response = client.request(method, url, content=b"x" * 100_000_000)
             check_error(response, 413, "PAYLOAD_TOO_LARGE")
     assert client.get("/health/live").status_code == 200

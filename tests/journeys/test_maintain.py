@@ -82,10 +82,11 @@ def test_killed_at_random_moments_no_row_and_no_answer_is_wrong(tmp_path: Path) 
         try:
             for number in range(KILLS):
                 maintenance = start_maintenance(tmp_path)
-                end = time.monotonic() + 1.0 + chance.random() * 3.0
+                end = time.monotonic() + 1.0 + chance.random() * 4.0
                 while time.monotonic() < end:
                     feed_some(feed, producer, chance.randrange(200, 2_000))
-                    time.sleep(0.02)
+                    # A commit without pause after the other would win every race.
+                    time.sleep(0.4)
                 assert maintenance.is_alive(), number
                 maintenance.kill()
                 maintenance.join()
