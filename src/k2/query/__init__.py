@@ -5,7 +5,7 @@ from k2.query.asof import Rule
 from k2.query.interval import parse_interval
 from k2.query.join import JoinWanted
 from k2.query.markouts import MarkoutsWanted
-from k2.query.measuring import Measuring
+from k2.query.middles import Measuring
 from k2.query.pins import Wish
 from k2.query.play import Played
 from k2.query.reader import Reader, open_reader

@@ -14,7 +14,7 @@ from k2.query.asof import Rule
 from k2.query.gaps import note
 from k2.query.join import JoinWanted, before, counted, fetch_join, notes_of
 from k2.query.markouts import MarkoutsWanted, make_markouts
-from k2.query.measuring import Market, Measuring
+from k2.query.middles import Market, Measuring
 from k2.query.page import NO_COMMIT, Page, from_token, to_token
 from k2.query.selection import NOW, Past, Selection
 from k2.query.spreads import SpreadsWanted, make_spreads

@@ -16,7 +16,7 @@ from k2.errors import BadInput
 from k2.model import PRICE_TYPE
 from k2.query.beside import number_pairs
 from k2.query.means import SUM_TYPE, weighted_means
-from k2.query.measuring import (
+from k2.query.middles import (
     BY_THE_RULE,
     Market,
     Measuring,

@@ -19,7 +19,7 @@ from k2.query.beside import PAIR, Askers, find_beside, number_pairs
 from k2.query.grid import interval_spans, interval_starts
 from k2.query.interval import Interval
 from k2.query.means import SUM_TYPE, to_decimals, weighted_means
-from k2.query.measuring import (
+from k2.query.middles import (
     BY_THE_RULE,
     QUOTED,
     Market,

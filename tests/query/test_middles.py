@@ -18,7 +18,7 @@ from k2.query import JoinWanted, Rule, Selection
 from k2.query.duckdb import DuckDB
 from k2.query.interval import parse_interval
 from k2.query.markouts import MARKOUTS, MarkoutsWanted, make_markouts
-from k2.query.measuring import Market, Measuring
+from k2.query.middles import Market, Measuring
 from k2.query.spreads import SPREADS, SpreadsWanted, make_spreads
 from k2.query.times import parse_span, to_span
 from tests.query.joined import DAWN, MICROSECOND, quote, random_records, stood
