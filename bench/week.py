@@ -44,12 +44,13 @@ def run(*, quick: bool = False, minutes: int = 10) -> None:
         _commit(lake, made, 0)
         keeper.start()
         with open_reader(home, clock=_clock(now)) as reader:
+            _ask(reader, _clock(now)())
             figures = []
             began, number = time.perf_counter(), 1
             for tenth in range(1, 11):
                 commits: list[float] = []
                 queries: list[float] = []
-                while time.perf_counter() - began < seconds * tenth / 10:
+                while not queries or time.perf_counter() - began < seconds * tenth / 10:
                     now.value += 1.0
                     commits.append(_timed(lambda n=number: _commit(lake, made, n)))  # type: ignore[misc]
                     number += 1
@@ -125,7 +126,7 @@ def _line(
     data = sum(1 for _ in (home / "lake/tables/trades/data").rglob("*.parquet"))
     return [
         f"{number:,}",
-        *(float(np.percentile(of, p)) for of in (commits, queries or [0.0]) for p in (50, 99)),
+        *(float(np.percentile(of, p)) for of in (commits, queries) for p in (50, 99)),
         len(head.snapshot.files),
         document / 1024,
         data,

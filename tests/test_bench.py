@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[1]
         "parsing",
         "queries",
         "size",
+        "week",
         "windows",
     ],
 )
