@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import subprocess
 import sys
 
 import pytest
@@ -26,3 +27,27 @@ def test_holes_between_what_is_used_are_given_back() -> None:
     release_memory()
     assert before - resident() > 50_000_000
     assert all(block.raw[0] == ord("x") for block in kept)
+
+
+@pytest.mark.parametrize("said", ["", "jemalloc"])
+def test_the_command_line_has_arrow_allocate_as_all_the_rest(said: str) -> None:
+    program = """
+import sys
+from k2.cli.main import main
+try:
+    main(["version"])
+except SystemExit:
+    pass
+import pyarrow
+sys.stdout.write(pyarrow.default_memory_pool().backend_name)
+"""
+    rest = {k: v for k, v in os.environ.items() if k != "ARROW_DEFAULT_MEMORY_POOL"}
+    given = {"ARROW_DEFAULT_MEMORY_POOL": said} if said else {}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**rest, **given},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.endswith(said or "system")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.cli.conftest import K2
@@ -181,3 +182,34 @@ def test_an_audit_goes_on_from_the_last_or_looks_at_one_partition(k2: K2, market
         ended = k2("audit", "--partition", wrong, "--home", str(market))
         assert ended.code == code
         assert wrong in ended.talk
+
+
+def test_everything_is_the_same_in_every_format(k2: K2, data: Any, market: Path) -> None:
+    rows = data("trades", "--fields", "trade_id,price")
+    prices = [Decimal(row["price"]) for row in rows]
+    ask = ("trades", "--fields", "trade_id,price", "--home", str(market))
+    assert pa.ipc.open_stream(k2(*ask, "--arrow").raw).read_all()["price"].to_pylist() == prices
+    lines = list(csv.DictReader(io.StringIO(k2(*ask, "--csv").out)))
+    assert [Decimal(line["price"]) for line in lines] == prices
+    assert [json.loads(line) for line in k2(*ask, "--ndjson").out.splitlines()] == rows
+    file = market.parent / "all.parquet"
+    assert k2(*ask, "-o", str(file)).code == 0
+    assert pq.read_table(file)["price"].to_pylist() == prices
+
+
+def test_what_a_question_would_read(k2: K2, data: Any, market: Path) -> None:
+    (trades,) = data("trades", "--explain")
+    whole = {row["table"]: row for row in data("stats")}["trades"]
+    assert trades["rows"] == whole["rows"]
+    assert trades["tail_rows"] == whole["tail_rows"]
+    assert trades["files"] == trades["of_files"] == whole["files"]
+    assert trades["bytes"] == whole["bytes"]
+    (none,) = data("trades", "--from", "2031-01-01T00:00:00Z", "--explain")
+    assert (none["files"], none["rows"], none["bytes"]) == (0, 0, 0)
+    assert none["of_files"] == trades["files"]
+    assert data("bars", "BTCUSDT", "--interval", "1m", "--explain")[0]["table"] == "trades"
+    both = data("join", "trades", "quotes", "--explain")
+    assert [row["table"] for row in both] == ["trades", "quotes"]
+    (asked,) = data("sql", "SELECT count(*) FROM trades, gaps", "--explain")
+    assert asked == trades
+    assert k2("sql", "SELECT nothing from nowhere", "--explain", "--home", str(market)).code == 2

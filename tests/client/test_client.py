@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,6 +15,7 @@ from k2.api import Server, create_app
 from k2.client import Client, client
 from k2.errors import BadInput, NotFound, Unavailable
 from k2.query import (
+    Bulk,
     JoinWanted,
     MarkoutsWanted,
     Measuring,
@@ -53,6 +55,38 @@ def test_records_are_those_of_the_reader(k2: Client, reader: Reader) -> None:
     assert plain(k2.trades(symbol)) == plain(wanted)
     assert k2.trades(symbol).schema.field("price").type == pa.decimal128(18, 8)
     assert plain(k2.last(symbol, 5)) == plain(wanted.slice(wanted.num_rows - 5))
+
+
+def test_a_download_that_breaks_goes_on(
+    k2: Client, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = reader.records("trades", Selection()).table
+    begin, read, reads, begun = Reader.bulk, Bulk.read, [0], [0]
+
+    def fewer(self: Reader, *given: Any, **more: Any) -> Bulk:
+        begun[0], reads[0] = begun[0] + 1, 0
+        return begin(self, *given, **more, rows=500)
+
+    def breaks(self: Bulk, timeout: float | None = None) -> pa.Table | None:
+        reads[0] += 1
+        if reads[0] % 3 == 0:
+            raise Unavailable("a fault that the test makes")
+        return read(self, timeout)
+
+    monkeypatch.setattr(Reader, "bulk", fewer)
+    monkeypatch.setattr(Bulk, "read", breaks)
+    assert plain(k2.trades()) == plain(wanted)
+    assert begun[0] > 2
+    parts = list(k2.records("trades", fields=["trade_id", "price"]))
+    assert max(part.num_rows for part in parts) == 500
+    assert pa.concat_tables(parts).column_names == ["trade_id", "price"]
+
+    def never(self: Bulk, timeout: float | None = None) -> pa.Table | None:
+        raise Unavailable("a fault that the test makes")
+
+    monkeypatch.setattr(Bulk, "read", never)
+    with pytest.raises(Unavailable, match="a fault that the test makes"):
+        k2.trades()
 
 
 def test_a_join_is_that_of_the_reader(

@@ -1,10 +1,11 @@
 """Hot rows: the newest rows from memory are those from the files, as commits and tails go on."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -23,14 +24,28 @@ from tests.query.make import Files, Row, random_trades, split, trade, view_of, w
 KEPT = "KEPT_ROWS"
 
 
+BEGAN = datetime(2024, 3, 4, 22, tzinfo=UTC)
+"""When the first of random trades may be."""
+DAYS = (date(2024, 3, 4), date(2024, 3, 5))
+
+
+def edge_of(minute: int | str | None, day: date) -> datetime | date | None:
+    """An edge of a range: so many minutes after the first, or a date, which is several instants."""
+    if minute is None:
+        return None
+    return day if isinstance(minute, str) else BEGAN + timedelta(minutes=minute)
+
+
 class Watched:
-    """An engine that tells how many files were read."""
+    """An engine that tells how many files were read, and how many statements were run."""
 
     def __init__(self, engine: DuckDB) -> None:
         self._engine = engine
         self.files = 0
+        self.statements = 0
 
     def run(self, made: Statement, sources: dict[str, Source]) -> object:
+        self.statements += 1
         of = sources.get("rows")
         if isinstance(of, Source):
             self.files += len(of.files) + len(of.partial)
@@ -65,8 +80,9 @@ def growing(folder: Path, commits: list[list[Row]]) -> list[View]:
         st.tuples(
             st.sampled_from([(), ("A",), ("B",), ("Z",)]),
             st.integers(1, 20),
-            st.sampled_from([(), ("sim",)]),
-            st.sampled_from([[], ["price>=1"]]),
+            st.sampled_from([(), ("sim",), ("ASX", "sim"), ("none",)]),
+            st.sampled_from([[], [], ["price>=1"]]),
+            st.sampled_from([(None, None), (None, 70), (20, None), (30, 100), ("day", "day")]),
         ),
         min_size=1,
         max_size=4,
@@ -80,7 +96,7 @@ def test_the_newest_are_the_same_from_memory_and_from_files(
     ties: int,
     kept: int,
     most: int,
-    asked: list[tuple[tuple[str, ...], int, tuple[str, ...], list[str]]],
+    asked: list[tuple[tuple[str, ...], int, tuple[str, ...], list[str], tuple[Any, Any]]],
 ) -> None:
     rows = random_trades(seed, count, exchanges=("sim", "ASX"), ties=ties)
     parts = split(rows, cuts)
@@ -93,8 +109,10 @@ def test_the_newest_are_the_same_from_memory_and_from_files(
                 tail = parts[n + 1] if n + 1 < len(parts) else []
                 now = view_of(Path(folder), [], tail)
                 view = replace(view, tail=now.tail, ranges=now.ranges)
-                for symbols, last, exchanges, where in asked:
-                    selection = Selection(symbols, exchanges, where=parse_conditions(where))
+                for symbols, last, exchanges, where, minutes in asked:
+                    start, end = map(edge_of, minutes, DAYS)
+                    conditions = parse_conditions(where)
+                    selection = Selection(symbols, exchanges, start, end, conditions)
                     wanted = Wanted(last=last)
                     plain, _ = fetch_records(engine, view, selection, wanted)
                     from_memory, _ = fetch_records(
@@ -124,11 +142,14 @@ def test_a_symbol_that_is_known_opens_no_file(engine: DuckDB, tmp_path: Path) ->
     hot, watched = Hot(10**6), Watched(engine)
     assert ids(watched, replace(views[0], hot=hot), 100) == list(range(1_900, 2_000))
     assert watched.files > 0
-    watched.files = 0
+    watched.files = watched.statements = 0
     for n, view in enumerate(views):
         end = 2_000 + 50 * n
         assert ids(watched, replace(view, hot=hot), 100) == list(range(end - 100, end))
-    assert watched.files == 0
+        # The tail is joined to them without the engine.
+        tail = view_of(tmp_path, [], steady(3, first=end)).tail
+        assert ids(watched, replace(view, hot=hot, tail=tail), 5) == list(range(end - 2, end + 3))
+    assert watched.files == watched.statements == 0
     # More than is kept is read from files, and right.
     assert ids(watched, replace(views[2], hot=hot), 1_500) == list(range(600, 2_100))
     assert watched.files > 0

@@ -15,6 +15,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response, StreamingResponse
 
 from k2.api.audit import Auditor
+from k2.api.compression import LEAST_BYTES, coding_for, compressed
 from k2.api.metrics import Metrics
 from k2.api.reading import Seats
 from k2.api.work import Leave, Workers
@@ -24,6 +25,9 @@ from k2.query import Answer, Reader
 
 # Answers of more rows than this are sent part by part.
 _WHOLE_ROWS: Final = 10_000
+HEADERS: Final = {"Cache-Control": "private, no-cache", "Vary": "Accept, Accept-Encoding"}
+"""What every answer that comes in several formats says of itself."""
+
 _BY_MEDIA_TYPE: Final = {kind.media_type.split(";")[0]: name for name, kind in FORMATS.items()}
 
 
@@ -71,23 +75,31 @@ async def answer(
     with snapshots and offsets); `limit` is told under `pagination`; `format` wins over `Accept`.
     """
     at = desk(request)
-    name = format or _accepted(request.headers.get("accept", ""))
+    name = format or accepted(request.headers.get("accept", ""))
 
     def work(leave: Leave) -> _Made:
         found = ask(at.reader, leave.seconds)
         etag = _etag(found, name, asked)
         if _matches(request.headers.get("if-none-match"), etag):
             return _Made(found, etag, None, None)
-        told = replace(found, meta={**found.meta, **_said(request)})
+        told = replace(found, meta={**found.meta, **said(request)})
         parts = json_parts(told, limit) if name == "json" else FORMATS[name].parts(told)
+        coding = coding_for(request.headers.get("accept-encoding", ""), name)
         if found.table.num_rows <= _WHOLE_ROWS:
-            return _Made(found, etag, b"".join(parts), None)
-        return _Made(found, etag, next(parts), parts)
+            whole = b"".join(parts)
+            if coding is None or len(whole) < LEAST_BYTES:
+                return _Made(found, etag, whole, None)
+            return _Made(found, etag, b"".join(compressed(iter([whole]), coding)), None, coding)
+        if coding is not None:
+            parts = compressed(parts, coding)
+        return _Made(found, etag, next(parts), parts, coding)
 
     made = await at.workers.run(request, work)
-    headers = {"ETag": made.etag, "Cache-Control": "private, no-cache", "Vary": "Accept"}
+    headers = {"ETag": made.etag, **HEADERS}
     if made.found.next is not None:
         headers["K2-Next"] = made.found.next
+    if made.coding is not None:
+        headers["Content-Encoding"] = made.coding
     if made.first is None:
         return Response(status_code=304, headers=headers)
     at.metrics.rows.inc(made.found.table.num_rows)
@@ -103,7 +115,7 @@ def plain(request: Request, data: list[object], meta: dict[str, object] | None =
     body = {
         "success": True,
         "data": data,
-        "meta": {**(meta or {}), **_said(request)},
+        "meta": {**(meta or {}), **said(request)},
         "pagination": {"limit": None, "next": None},
     }
     return Response(
@@ -115,12 +127,15 @@ def plain(request: Request, data: list[object], meta: dict[str, object] | None =
 
 @dataclass(frozen=True)
 class _Made:
-    """An answer and its bytes: all in `first`, or the rest in `rest`; `first` None is a 304."""
+    """An answer and its bytes: all in `first`, or the rest in `rest`; `first` None is a 304.
+    `coding`: what they are compressed by.
+    """
 
     found: Answer
     etag: str
     first: bytes | None
     rest: Iterator[bytes] | None
+    coding: str | None = None
 
 
 async def _stream(workers: Workers, first: bytes, rest: Iterator[bytes]) -> AsyncIterator[bytes]:
@@ -129,11 +144,12 @@ async def _stream(workers: Workers, first: bytes, rest: Iterator[bytes]) -> Asyn
         yield part
 
 
-def _said(request: Request) -> dict[str, object]:
+def said(request: Request) -> dict[str, object]:
+    """What `meta` tells of the request."""
     return {"correlation_id": request.state.correlation_id}
 
 
-def _accepted(header: str) -> str:
+def accepted(header: str) -> str:
     """The format that an `Accept` header likes best; JSON where it names none of ours."""
     best, name = 0.0, "json"
     for part in header.split(","):

@@ -25,6 +25,8 @@ from k2.api import (
     corrections,
     diff,
     errors,
+    explain,
+    export,
     health,
     join,
     ledgers,
@@ -115,8 +117,8 @@ def create_app(
 
 
 _RESOURCES = (
-    *(records, bbo, corrections, join, measures, bars, aggregations, summary),
-    *(replay, stream, symbols, snapshots, diff, pins, ledgers, health),
+    *(records, export, bbo, corrections, join, measures, bars, aggregations, summary),
+    *(replay, stream, symbols, snapshots, explain, diff, pins, ledgers, health),
 )
 """In the order of the reference."""
 

@@ -152,6 +152,10 @@ Exact = Annotated[
     ),
 ]
 SessionName = Literal["all", "regular"]
+Adjustment = Annotated[
+    Literal["none", "splits", "all"],
+    Field(description="Prices of other days as they compare with today's, by what"),
+]
 Metric = Literal["vwap", "twap", "ohlcv", "volume_profile", "trade_count"]
 PinName = Annotated[
     str,
@@ -275,6 +279,7 @@ class BarsAsked(FormatAsked):
     )
     consolidated: Flag = Field(False, description="One bar over all exchanges")
     session: SessionName = Field("all", description="Which trades: of declared sessions, or all")
+    adjusted: Adjustment = "none"
     last: int = Field(500, ge=1, le=100_000, description="The newest so many bars per symbol")
     as_of: AsOf | None = None
     as_known_at: When | None = Field(None, description=KNOWN)
@@ -293,6 +298,7 @@ class BarsBatchAsked(Asked):
     fill: bool = False
     consolidated: bool = False
     session: SessionName = "all"
+    adjusted: Adjustment = "none"
     last: Whole = Field(100, ge=1, le=100_000, description="The newest so many bars per symbol")
     as_of: AsOf | None = None
     as_known_at: When | None = Field(None, description=KNOWN)

@@ -76,6 +76,7 @@ async def _bars(
             fill=query.fill,
             consolidated=query.consolidated,
             session=query.session,
+            adjusted=query.adjusted,
             last=query.last,
             as_of=query.as_of,
             as_known_at=query.as_known_at,

@@ -12,6 +12,7 @@ from k2.lake import definition
 from k2.model import latest
 from k2.query import Replayed, Selection
 from k2.query.diff import ADDED
+from k2.query.estimates import ESTIMATE
 from k2.query.join import JOINED_KINDS, joined_columns
 from k2.query.markouts import MARKOUTS
 from k2.query.pins import PINS, VERDICTS
@@ -101,6 +102,7 @@ SCHEMAS: Final[Mapping[str, Shape]] = {
     "Joined": of_columns(pa.schema(_joined())),
     "Spread": of_columns(SPREADS),
     "Markout": of_columns(MARKOUTS),
+    "Estimate": of_columns(ESTIMATE),
     "Bar": _object(
         {
             "symbol": TEXT,
@@ -330,6 +332,13 @@ def table(row: str) -> Responses:
         },
     }
     return {200: ok, 304: {"description": "Nothing changed since this ETag"}, **ERRORS}
+
+
+def export(row: str) -> Responses:
+    """The responses of an endpoint that gives all rows of this shape, in any format."""
+    found = table(row)
+    ok = {"description": "All rows, in the asked format", "content": found[200]["content"]}
+    return {**found, 200: ok}
 
 
 def stream() -> Responses:

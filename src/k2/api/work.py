@@ -1,7 +1,8 @@
-"""Where blocking work is done: a bounded pool of threads beside the event loop.
+"""Where blocking work is done: bounded pools of threads beside the event loop.
 
-Each piece of work has a deadline, counts while its thread runs (not only while its client waits),
-and is told to stop when its client hangs up.
+A question that turns out to read a lot moves to threads of its own, where it holds up its like
+alone. Each piece of work has a deadline, counts while its thread runs (not only while its client
+waits), and is told to stop when its client hangs up.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from starlette.requests import Request
 
 from k2.api.errors import HungUp, TooMany
 from k2.errors import Refused, Unavailable
-from k2.query.stopping import cancelled_by
+from k2.query import Heavy, at_most, cancelled_by
 
 T = TypeVar("T")
 
@@ -29,13 +30,15 @@ _GRACE: Final = 1.0
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of the server: seconds a query may take, threads that work, requests that wait for
-    them, bytes of a request's body, streams that may be open, seconds that a client of one may take
-    for an event.
+    """Bounds of the server: seconds a query may take, threads that work on questions, rows that
+    these read at most, threads for those that read more, requests that wait, bytes of a request's
+    body, streams that may be open, seconds that a client of one may take for an event.
     """
 
     query_seconds: float = 10.0
     threads: int = 4
+    light_rows: int = 1_000_000
+    heavy_threads: int = 2
     waiting: int = 64
     body_bytes: int = 1_000_000
     streams: int = 64
@@ -64,6 +67,7 @@ class Workers:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="k2-query")
+        self._heavy = ThreadPoolExecutor(limits.heavy_threads, thread_name_prefix="k2-heavy")
         # Of their own: streams without end must not hold up questions.
         self._streaming = ThreadPoolExecutor(limits.threads, thread_name_prefix="k2-stream")
         self._lock = threading.Lock()
@@ -81,7 +85,20 @@ class Workers:
         `HungUp` when the client is gone, and whatever `work` raises.
         """
         leave = Leave(time.monotonic() + self.limits.query_seconds, threading.Event())
-        future = asyncio.wrap_future(self._submit(work, leave))
+
+        def light(leave: Leave) -> T:
+            with at_most(self.limits.light_rows):
+                return work(leave)
+
+        try:
+            return await self._done(request, self._submit(self._threads, light, leave), leave)
+        except Heavy:
+            future = self._submit(self._heavy, work, leave, is_new=False)
+            return await self._done(request, future, leave)
+
+    async def _done(self, request: Request, running: "Future[T]", leave: Leave) -> T:
+        """What the work returns, unless its time passes or its client goes first."""
+        future = asyncio.wrap_future(running)
         done, _ = await asyncio.wait({future}, timeout=_WATCH_AFTER)
         if not done:
             await self._watch(request, future, leave)
@@ -101,9 +118,17 @@ class Workers:
         """What `work` returns, a piece of a stream."""
         return await asyncio.get_running_loop().run_in_executor(self._streaming, work)
 
-    def _submit(self, work: Callable[[Leave], T], leave: Leave) -> "Future[T]":
+    def _submit(
+        self,
+        threads: ThreadPoolExecutor,
+        work: Callable[[Leave], T],
+        leave: Leave,
+        *,
+        is_new: bool = True,
+    ) -> "Future[T]":
+        """Have it done. One that has waited in the line before is let in though it is full."""
         with self._lock:
-            if self._held >= self.limits.threads + self.limits.waiting:
+            if is_new and self._held >= self.limits.threads + self.limits.waiting:
                 raise TooMany(
                     f"{self._held} requests are waiting or running already",
                     retry_after=1,
@@ -112,7 +137,7 @@ class Workers:
             self._held += 1
         # With the request's context: the work is a step of its trace.
         context = contextvars.copy_context()
-        future = self._threads.submit(context.run, self._begin, work, leave)
+        future = threads.submit(context.run, self._begin, work, leave)
         future.add_done_callback(self._release)
         return future
 
@@ -152,7 +177,7 @@ class Workers:
 
     def close(self) -> None:
         """Let running work end; drop what has not begun."""
-        for threads in (self._threads, self._streaming):
+        for threads in (self._threads, self._heavy, self._streaming):
             threads.shutdown(wait=True, cancel_futures=True)
 
 

@@ -20,6 +20,7 @@ import click
 
 from k2.cli.logs import set_up_logs
 from k2.errors import BadInput, Conflict, K2Error, Refused, Unavailable, fields_of
+from k2.memory import choose_allocator
 
 COMMANDS: Final = "k2.cli.commands"
 INTERRUPTED: Final = 130
@@ -96,6 +97,7 @@ def cli(context: click.Context, home: Path | None, debug: bool, end_with: int | 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line (`arguments` default to those of the process) and exit."""
+    choose_allocator()
     code = run(sys.argv[1:] if arguments is None else arguments)
     if code:
         # An error's frames may still hold the engine: at its very end the interpreter would print

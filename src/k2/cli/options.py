@@ -179,6 +179,13 @@ def range_options(function: Command[R]) -> Command[R]:
     )(function)
 
 
+def explain_option(function: Command[R]) -> Command[R]:
+    """Adds `--explain`: what the question would read, in place of its answer."""
+    return click.option(
+        "--explain", is_flag=True, help="What this would read at most, in place of its answer."
+    )(function)
+
+
 def session_option(function: Command[R]) -> Command[R]:
     """Adds `--session`: regular, or all."""
     return click.option(
@@ -236,6 +243,7 @@ def open_reader_of(settings: Settings, *, follow: bool = False) -> "Reader":
         skew=settings.clock_skew,
         memory=settings.query.memory,
         hot_rows=settings.query.hot_rows,
+        answers=settings.query.answers,
         sessions=settings.query.sessions,
     )
 

@@ -1,6 +1,6 @@
 """The one command behind `k2 trades`, `k2 quotes` and the other kinds of record."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -9,6 +9,7 @@ import click
 from k2.cli.options import (
     Command,
     as_of_option,
+    explain_option,
     known_at_option,
     output_options,
     range_options,
@@ -21,7 +22,7 @@ from k2.errors import BadInput
 from k2.settings import Settings
 
 if TYPE_CHECKING:
-    from k2.query import Selection
+    from k2.query import Bulk, Selection
 
 TABLE_ROWS: Final = 50
 """Records that a table shows if nothing says how many; other formats give all."""
@@ -34,6 +35,8 @@ BECAME: Final = ("correction", "corrected_at", "corrected_price", "corrected_qua
 
 def records_command(kind: str, what: str, columns: Sequence[str]) -> click.Command:
     """The command for one kind; `what` describes it, `columns` are those that a table shows."""
+    # Of corrections there are few, and whether each has its trade is looked up for all at once.
+    of_all = kind != "corrections"
 
     @click.command(kind, help=what)
     @click.argument("symbol", nargs=-1)
@@ -55,6 +58,7 @@ def records_command(kind: str, what: str, columns: Sequence[str]) -> click.Comma
     @as_of_option
     @known_at_option
     @_history_option(kind)
+    @explain_option
     @output_options
     @settings_option
     def command(
@@ -73,6 +77,7 @@ def records_command(kind: str, what: str, columns: Sequence[str]) -> click.Comma
         fields: str | None,
         pin: str | None,
         certificate: bool,
+        explain: bool,
         history: bool = False,
     ) -> None:
         if last is not None and (limit is not None or after is not None):
@@ -87,6 +92,23 @@ def records_command(kind: str, what: str, columns: Sequence[str]) -> click.Comma
             from k2.query import Selection, parse_conditions
 
             selection = Selection(symbol, exchange, start, end, parse_conditions(where))
+            if explain:
+                output.write(reader.explain((kind,), selection, as_of=as_of))
+                return
+            if page is None and last is None and pin is None and not certificate and of_all:
+                bulk = reader.bulk(
+                    kind,
+                    selection,
+                    fields=chosen,
+                    after=after,
+                    as_of=as_of,
+                    as_known_at=as_known_at,
+                    history=history,
+                )
+                _write_all(bulk, output, timeout)
+                if not bulk.rows:
+                    tell_unknown(reader, symbol, as_of)
+                return
             if pin is not None:
                 _check_alone(selection, chosen, as_of, as_known_at, history or certificate)
                 answer = reader.pins.records(
@@ -123,6 +145,26 @@ def records_command(kind: str, what: str, columns: Sequence[str]) -> click.Comma
             say(f"certificate: {hash_}; --json keeps it whole")
 
     return command
+
+
+def _write_all(bulk: "Bulk", output: Output, timeout: float) -> None:
+    """Write all records, each as soon as it is read; `timeout` (seconds) is for some of them."""
+    from k2.flow import flow_of
+
+    flow = flow_of(output.format, bulk.columns, bulk.meta())
+    meta: dict[str, object] = {}
+
+    def parts() -> Iterator[bytes]:
+        nonlocal meta
+        while (table := bulk.read(timeout)) is not None:
+            yield flow.add(table, bulk.next)
+        meta = bulk.meta()
+        yield flow.end(None, meta)
+
+    output.stream(parts())
+    notes = meta["notes"]
+    for note in notes if isinstance(notes, list) else ():
+        say(str(note))
 
 
 def _check_alone(selection: "Selection", *others: object) -> None:

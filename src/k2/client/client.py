@@ -4,10 +4,7 @@ Decimals stay exact (`decimal128(18, 8)`), times are `timestamp[us, UTC]`. It ne
 server's machine but its address.
 """
 
-import json
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -16,8 +13,10 @@ from typing import Any, Final, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from k2.client.download import downloaded
+from k2.client.http import Http
 from k2.client.replay import Batch, replayed
-from k2.errors import BadInput, K2Error, NotFound, Refused, Unavailable
+from k2.errors import Refused
 
 When: TypeAlias = datetime | date | str
 
@@ -26,15 +25,6 @@ _MOST_BARS: Final = 100_000
 _MOST_LISTED: Final = 10_000
 _RANGE: Final[Mapping[str, str]] = {"start": "start_time", "end": "end_time"}
 _BAR_ORDER: Final = [(name, "ascending") for name in ("symbol", "exchange", "start")]
-_ERRORS: Final[Mapping[str, type[K2Error]]] = {
-    "VALIDATION_ERROR": BadInput,
-    "PAYLOAD_TOO_LARGE": BadInput,
-    "NOT_FOUND": NotFound,
-    "UNAUTHORIZED": Refused,
-    "FORBIDDEN": Refused,
-    "RATE_LIMITED": Unavailable,
-    "UNAVAILABLE": Unavailable,
-}
 
 
 class Client:
@@ -47,10 +37,7 @@ class Client:
     """
 
     def __init__(self, url: str = "http://127.0.0.1:8642", *, timeout: float = 60.0) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise BadInput("this is no server's address", found=url, expected=f"http://{url}")
-        self._url = url.rstrip("/")
-        self._timeout = timeout
+        self._http = Http(url, timeout)
 
     def trades(self, *symbols: str, **selection: Any) -> pa.Table:
         """All matching trades in total order; keywords as `records`."""
@@ -72,23 +59,23 @@ class Client:
         as_known_at: When | None = None,
         history: bool = False,
     ) -> Iterator[pa.Table]:
-        """Matching records page by page, all of one state: pages neither repeat nor skip.
+        """Matching records as the server sends them, some at a time, all of one state. One that
+        does not take them is waited for; a connection that breaks is opened again.
 
         `as_known_at` leaves out what was known later; with `history` trades come as they were first
         reported, with columns that say what became of each.
         """
-        question = _present(
-            symbols=list(symbols),
-            exchanges=list(exchanges),
+        asked = _present(
+            symbol=list(symbols),
+            exchange=list(exchanges),
             start_time=_text(start),
             end_time=_text(end),
             fields=list(fields),
             as_of=_text(as_of),
             as_known_at=_text(as_known_at),
-            history=history or None,
-            limit=_PAGE_ROWS,
+            history="true" if history else None,
         )
-        yield from self._pages(f"/v1/{kind}/query", question)
+        yield from downloaded(self._http, kind, asked)
 
     def join(
         self,
@@ -133,7 +120,7 @@ class Client:
         realised ones against the middle a `horizon` later; keywords as `markouts`.
         """
         question = _measured(symbol, interval=interval, horizon=horizon, **asked)
-        return self._arrow("/v1/spreads", question)[0]
+        return self._http.table("/v1/spreads", question)[0]
 
     def markouts(
         self, symbol: str, horizons: Sequence[str] = ("1s", "10s", "1m"), **asked: Any
@@ -142,14 +129,14 @@ class Client:
         `start`, `end`, `max_age`, `strict`, `look_ahead`, `all_trades`, `as_of`, `as_known_at`.
         """
         question = _measured(symbol, horizon=list(horizons), **asked)
-        return self._arrow("/v1/markouts", question)[0]
+        return self._http.table("/v1/markouts", question)[0]
 
     def _pages(self, path: str, question: Mapping[str, Any]) -> Iterator[pa.Table]:
         """Every page of the answer to a POSTed question."""
         after: str | None = None
         while True:
             page = question if after is None else {**question, "after": after}
-            table, after = self._arrow(path, body=page)
+            table, after = self._http.table(path, body=page)
             yield table
             if after is None:
                 return
@@ -183,7 +170,10 @@ class Client:
             batch_size=batch,
         )
         return replayed(
-            lambda body: self._arrow("/v1/replay", body=body), question, speed=speed, after=after
+            lambda body: self._http.table("/v1/replay", body=body),
+            question,
+            speed=speed,
+            after=after,
         )
 
     def corrections(
@@ -209,7 +199,7 @@ class Client:
         pages: list[pa.Table] = []
         after: str | None = None
         while not pages or after is not None:
-            page, after = self._arrow("/v1/corrections", asked | _present(after=after))
+            page, after = self._http.table("/v1/corrections", asked | _present(after=after))
             pages.append(page)
         return pa.concat_tables(pages)
 
@@ -220,11 +210,11 @@ class Client:
         them once more changes nothing.
         """
         given = [{name: _sent(value) for name, value in each.items()} for each in corrections]
-        return self._arrow("/v1/corrections", body={"corrections": given})[0]
+        return self._http.table("/v1/corrections", body={"corrections": given})[0]
 
     def last(self, symbol: str, count: int = 100, *, kind: str = "trades") -> pa.Table:
         """The newest `count` records of a symbol, oldest first: history and tail as one."""
-        return self._arrow(f"/v1/{kind}", {"symbol": symbol, "last": count})[0]
+        return self._http.table(f"/v1/{kind}", {"symbol": symbol, "last": count})[0]
 
     def bars(
         self,
@@ -239,6 +229,7 @@ class Client:
         fill: bool = False,
         consolidated: bool = False,
         session: str = "all",
+        adjusted: str = "none",
         as_of: When | None = None,
         as_known_at: When | None = None,
     ) -> pa.Table:
@@ -259,13 +250,14 @@ class Client:
             fill="true" if fill else None,
             consolidated="true" if consolidated else None,
             session=None if session == "all" else session,
+            adjusted=None if adjusted == "none" else adjusted,
             as_of=_text(as_of),
             as_known_at=_text(as_known_at),
             last=_MOST_BARS,
         )
         pages: list[pa.Table] = []
         while True:
-            page = self._arrow(f"/v1/bars/{interval}", asked)[0]
+            page = self._http.table(f"/v1/bars/{interval}", asked)[0]
             edge = _cut_at(page)
             if edge is None:
                 return pa.concat_tables([page, *pages]).sort_by(_BAR_ORDER) if pages else page
@@ -309,7 +301,7 @@ class Client:
             as_of=_text(as_of),
             as_known_at=_text(as_known_at),
         )
-        return self._arrow("/v1/aggregations", body=asked)[0]
+        return self._http.table("/v1/aggregations", body=asked)[0]
 
     def bbo(
         self,
@@ -332,7 +324,7 @@ class Client:
             as_of=_text(as_of),
             as_known_at=_text(as_known_at),
         )
-        return self._arrow("/v1/bbo", asked)[0]
+        return self._http.table("/v1/bbo", asked)[0]
 
     def summary(
         self,
@@ -348,15 +340,15 @@ class Client:
         """
         path = f"/v1/summary/{urllib.parse.quote(symbol)}/{_text(day)}"
         asked = _present(exchange=exchange, as_of=_text(as_of), as_known_at=_text(as_known_at))
-        return self._arrow(path, asked)[0]
+        return self._http.table(path, asked)[0]
 
     def pins(self) -> pa.Table:
         """All pinned datasets that stand, by name."""
-        return self._arrow("/v1/pins")[0]
+        return self._http.table("/v1/pins")[0]
 
     def pin(self, name: str) -> pa.Table:
         """What is kept of one pin, as a row. Raises `NotFound`."""
-        return self._arrow(f"/v1/pins/{urllib.parse.quote(name, safe='')}")[0]
+        return self._http.table(f"/v1/pins/{urllib.parse.quote(name, safe='')}")[0]
 
     def create_pin(
         self,
@@ -389,12 +381,12 @@ class Client:
             author=author,
             note=note,
         )
-        return self._arrow("/v1/pins", body=wanted)[0]
+        return self._http.table("/v1/pins", body=wanted)[0]
 
     def verify_pin(self, name: str) -> pa.Table:
         """Whether the rows of a pin come back, value for value: `ok`, and `problem` where not."""
         path = f"/v1/pins/{urllib.parse.quote(name, safe='')}/verify"
-        return self._arrow(path, body={})[0]
+        return self._http.table(path, body={})[0]
 
     def pinned(self, name: str) -> pa.Table:
         """The rows of a pin, in total order."""
@@ -418,54 +410,16 @@ class Client:
         asked = _present(
             since=_text(since), until=_text(until), kind=kind, symbol=symbol, exchange=exchange
         )
-        return self._arrow("/v1/diff", asked)[0]
+        return self._http.table("/v1/diff", asked)[0]
 
     def symbols(self, *, exchange: str | None = None) -> pa.Table:
         """What is traded, and how many trades and quotes of it there are."""
-        return self._arrow("/v1/symbols", _present(exchange=exchange))[0]
+        return self._http.table("/v1/symbols", _present(exchange=exchange))[0]
 
     def audit(self) -> Mapping[str, Any]:
         """Every record's fate, found afresh: `ok`, and `partitions` with the counts of each."""
-        answer = json.loads(self._get("/v1/audit", {}, None, "application/json")[0])
+        answer = self._http.json("/v1/audit")
         return {"ok": answer["meta"]["ok"], "partitions": answer["data"]}
-
-    def _arrow(
-        self, path: str, asked: Mapping[str, Any] | None = None, body: object = None
-    ) -> tuple[pa.Table, str | None]:
-        content, after = self._get(path, asked or {}, body, "application/vnd.apache.arrow.stream")
-        return pa.ipc.open_stream(content).read_all(), after
-
-    def _get(
-        self, path: str, asked: Mapping[str, Any], body: object, accept: str
-    ) -> tuple[bytes, str | None]:
-        """The response's bytes, and the token of the next page."""
-        query = f"?{urllib.parse.urlencode(asked, doseq=True)}" if asked else ""
-        request = urllib.request.Request(
-            self._url + path + query,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Accept": accept, "Content-Type": "application/json"},
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=self._timeout) as response:
-                return response.read(), response.headers.get("K2-Next")
-        except urllib.error.HTTPError as error:
-            raise _translated(error) from error
-        except OSError as error:
-            raise Unavailable(
-                f"the server cannot be reached: {error}",
-                place=self._url,
-                hint="start it with `k2 serve`, or name its address",
-            ) from error
-
-
-def _translated(error: urllib.error.HTTPError) -> K2Error:
-    """The server's error as K2's own."""
-    try:
-        told = json.loads(error.read())["error"]
-    except (ValueError, KeyError, TypeError):
-        return Unavailable(f"the server answered {error.code} {error.reason}", place=error.url)
-    kind = _ERRORS.get(told["code"], K2Error)
-    return kind(told["message"], place=told.get("place"), hint=told.get("hint"))
 
 
 def _cut_at(bars: pa.Table) -> pa.Scalar | None:

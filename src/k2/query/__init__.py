@@ -2,6 +2,7 @@
 
 from k2.query.answer import Answer
 from k2.query.asof import Rule
+from k2.query.bulk import Bulk
 from k2.query.interval import parse_interval
 from k2.query.join import JoinWanted
 from k2.query.markouts import MarkoutsWanted
@@ -15,10 +16,13 @@ from k2.query.selection import Condition, Past, Selection, parse_conditions
 from k2.query.spreads import SpreadsWanted
 from k2.query.stopping import cancelled_by
 from k2.query.times import parse_span, parse_spans
+from k2.query.weight import Heavy, at_most
 
 __all__ = [
     "Answer",
+    "Bulk",
     "Condition",
+    "Heavy",
     "JoinWanted",
     "MarkoutsWanted",
     "Measuring",
@@ -33,6 +37,7 @@ __all__ = [
     "Selection",
     "SpreadsWanted",
     "Wish",
+    "at_most",
     "cancelled_by",
     "open_reader",
     "parse_conditions",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Protocol
 
 import pyarrow as pa
@@ -27,9 +28,12 @@ class Viewing(Protocol):
 
 @dataclass(frozen=True)
 class Asking:
-    """The engine, the views, the gaps that a view's answer touches, and the declared sessions."""
+    """The engine, the views, the gaps that a view's answer touches, the declared sessions, and the
+    clock.
+    """
 
     engine: Engine
     view: Viewing
     gaps: Callable[[View, Selection, pa.Table], list[Gap]]
     sessions: Callable[[], Sessions]
+    clock: Callable[[], datetime]

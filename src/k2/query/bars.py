@@ -141,13 +141,18 @@ class _Making:
 
     def files(self, selection: Selection, start: datetime | None = None) -> tuple[DataFileRef, ...]:
         """The files that may hold trades of the selection, at or after `start` if it is given."""
-        edge = bounds(selection, self.view.exchanges)
-        low = (
-            start if edge.start is None else edge.start if start is None else max(edge.start, start)
-        )
         day = self.wanted.day
         dates = None if day is None else (day, day)
-        return self.view.select(selection.symbols, times=(low, edge.end), dates=dates)
+        times = self._times(selection, start)
+        return self.view.select(selection.symbols, times=times, dates=dates)
+
+    def _times(
+        self, selection: Selection, start: datetime | None
+    ) -> tuple[datetime | None, datetime | None]:
+        """Between which times all trades are, half-open; None is open."""
+        edge = bounds(selection, self.view.exchanges)
+        given = [each for each in (edge.start, start) if each is not None]
+        return max(given, default=None), edge.end
 
     def _split(
         self,
@@ -157,7 +162,8 @@ class _Making:
         midnights: Midnights,
     ) -> tuple[Source, Source | None]:
         """The trades to be read, and the partial bars of files that need not be."""
-        source, interval = self.view.source(files), self.wanted.interval
+        source = self.view.source(files, self._times(selection, start))
+        interval = self.wanted.interval
         in_minutes = interval.width_us % MINUTE_US == 0 and midnights.are_whole_minutes
         is_part = bool(selection.where) or selection.sessions is not None
         if self.view.rollups is None or is_part or not in_minutes:

@@ -22,6 +22,7 @@ from k2.query.port import Source, Statement
 from k2.query.relation import to_relation, to_sql
 from k2.query.selection import check_text
 from k2.query.stopping import Watch, limits
+from k2.query.weight import weigh
 from k2.traces import step
 
 _SETTINGS: Final = {
@@ -79,10 +80,12 @@ class DuckDB:
 
     def run(self, statement: Statement, sources: Mapping[str, Source | pa.Table]) -> pa.Table:
         """The statement's rows (see `port.Engine`)."""
+        rows = _rows_of(sources)
+        weigh(rows)
         with (
             step("query", db__system__name="duckdb", db__query__text=statement.text),
             self._counted() as beside,
-            self._cursor(self._fit(sources, beside)) as cursor,
+            self._cursor(_fit(rows, beside)) as cursor,
         ):
             try:
                 return _run(cursor, statement, sources, template=False)
@@ -114,6 +117,7 @@ class DuckDB:
         limit: int | None = None,
     ) -> tuple[pa.Table, bool]:
         """A user's SELECT (see `port.Engine`), in a database that can reach the tables alone."""
+        weigh(_rows_of(sources))
         with (
             step("sql", db__system__name="duckdb", db__query__text=text),
             self._cursor("fenced") as cursor,
@@ -153,13 +157,6 @@ class DuckDB:
             with self._lock:
                 self._running -= 1
 
-    def _fit(self, sources: Mapping[str, Source | pa.Table], beside: int) -> str:
-        """The database for a query: one thread for what is small, or middling and not alone."""
-        rows = sum(s.num_rows if isinstance(s, pa.Table) else s.rows for s in sources.values())
-        return (
-            "one thread" if rows <= (_MIDDLING_ROWS if beside else _SMALL_ROWS) else "all threads"
-        )
-
     @cached_property
     def _functions(self) -> frozenset[str]:
         """Names of the functions that compute something from their arguments."""
@@ -191,6 +188,16 @@ class DuckDB:
                     database.execute(f"set {setting} = {value}")
                 self._opened[name] = database
             return self._opened[name]
+
+
+def _rows_of(sources: Mapping[str, Source | pa.Table]) -> int:
+    """How many rows there are to read, at most."""
+    return sum(s.num_rows if isinstance(s, pa.Table) else s.rows for s in sources.values())
+
+
+def _fit(rows: int, beside: int) -> str:
+    """The database for a query: one thread for what is small, or middling and not alone."""
+    return "one thread" if rows <= (_MIDDLING_ROWS if beside else _SMALL_ROWS) else "all threads"
 
 
 def _walls(folders: Sequence[Path]) -> dict[str, str]:

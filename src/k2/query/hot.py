@@ -1,17 +1,17 @@
 """Hot rows: the newest committed rows of symbols that are asked for, kept in memory.
 
-Comes in: views, each of a later commit than the last. Goes out: a source without files that holds
-every row from some time on. A symbol is kept once it was asked for; what later commits bring is
-read from their files, once for all symbols. What is kept is never a guess: rows before its time,
-and states of the past, are read from files.
+Comes in: views, each of a later commit than the last. Goes out: every row from some time on, in
+total order; with the tail, the newest ones. A symbol is kept once it was asked for; what later
+commits bring is read from their files, once for all symbols. What is kept is never a guess: rows
+before its time, and states of the past, are read from files.
 """
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,7 +19,10 @@ import pyarrow.parquet as pq
 
 from k2.lake import DataFileRef
 from k2.query.port import Source
-from k2.query.view import View
+from k2.query.predicate import edges_of
+from k2.query.rows import in_order, positions
+from k2.query.selection import Selection
+from k2.query.view import View, defaults_of
 from k2.query.zones import to_us
 
 KEPT_ROWS: Final = 512
@@ -37,7 +40,9 @@ Fetch = Callable[[View, int], pa.Table]
 
 @dataclass(frozen=True)
 class Rows:
-    """Every committed row of a symbol at or after `since` (microseconds; None: every row)."""
+    """Every committed row of a symbol at or after `since` (microseconds; None: every row), in
+    total order.
+    """
 
     table: pa.Table
     since: int | None
@@ -100,10 +105,9 @@ class Hot:
             if kept.since is not None:
                 since = pa.scalar(kept.since, pa.timestamp("us", "UTC"))
                 mine = mine.filter(pc.greater_equal(mine[view.time], since))
-            joined = pa.concat_tables([kept.table, mine]).combine_chunks()
+            joined = in_order(pa.concat_tables([kept.table, mine]), view.order).combine_chunks()
             if joined.num_rows > _GROWN * KEPT_ROWS:
-                order = pc.sort_indices(joined, [(view.time, "ascending")])
-                newest = joined.take(order[-2 * KEPT_ROWS :])
+                newest = joined.slice(joined.num_rows - 2 * KEPT_ROWS)
                 self._kept[symbol] = _from(newest, view.time, newest.num_rows)
             else:
                 self._kept[symbol] = Rows(joined, kept.since)
@@ -125,18 +129,77 @@ def _from(newest: pa.Table, time: str, wanted: int) -> Rows:
 
 
 def _read(view: View, file: DataFileRef) -> pa.Table:
-    found = pq.ParquetFile(file.path).read()
-    columns = [
-        found[field.name].cast(_plain(field.type))
-        if field.name in found.column_names
-        else pa.chunked_array([pa.nulls(found.num_rows, _plain(field.type))])
-        for field in view.columns
-    ]
-    return pa.table(columns, names=view.columns.names)
+    return _shaped(view, pq.ParquetFile(file.path).read(), view.columns.names)
+
+
+def _shaped(view: View, rows: pa.Table, names: Sequence[str]) -> pa.Table:
+    """These columns of the rows as plain ones, those that the rows lack included."""
+    defaults = defaults_of(view.table)
+    columns: list[Any] = []
+    for name in names:
+        kind = _plain(view.columns.field(name).type)
+        lacking = name not in rows.column_names
+        column = pa.nulls(rows.num_rows, kind) if lacking else rows[name].cast(kind)
+        if name in defaults and column.null_count:
+            column = pc.fill_null(column, pa.scalar(defaults[name], kind))
+        columns.append(column)
+    return pa.table(columns, names=list(names))
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def newest(
+    view: View, rows: Rows, selection: Selection, names: Sequence[str], limit: int
+) -> pa.Table | None:
+    """The newest of hot rows and tail that are selected, in total order: a symbol's, which the
+    rows are of, or all. None where more has to be known of each row than its exchange and time.
+    """
+    if selection.where or selection.sessions is not None or view.standing is not None:
+        return None
+    edges = edges_of(selection, view.exchanges)
+    if view.beyond is not None or any(len(set(edge)) > 1 for edge in edges):
+        return None
+    needed = list(dict.fromkeys((*names, *view.order)))
+    found = _last(rows.table.select(needed), _selected(rows.table, view, selection, edges), limit)
+    if view.tail is not None:
+        new = _last(view.tail, _selected(view.tail, view, selection, edges, of_all=True), None)
+        if new.num_rows:
+            found = in_order(pa.concat_tables([found, _shaped(view, new, needed)]), view.order)
+            found = found.slice(max(0, found.num_rows - limit))
+    return found
+
+
+Edges = tuple[tuple[datetime, ...], tuple[datetime, ...]]
+
+
+def _selected(
+    rows: pa.Table, view: View, selection: Selection, edges: Edges, *, of_all: bool = False
+) -> pa.Array | None:
+    """Numbers of the rows that are selected, ascending; None: all are. `of_all`: the rows are not
+    of the selected symbol alone.
+    """
+    found: Any = None
+    if of_all and selection.symbols:
+        found = positions(rows["symbol"], selection.symbols)
+    if selection.exchanges:
+        here = rows["exchange"] if found is None else rows["exchange"].take(found)
+        chosen = positions(here, selection.exchanges)
+        found = chosen if found is None else found.take(chosen)
+    for edge, inside in zip(edges, (pc.greater_equal, pc.less), strict=True):
+        for instant in edge[:1]:
+            times = rows[view.time] if found is None else rows[view.time].take(found)
+            within = inside(times, pa.scalar(instant, pa.timestamp("us", "UTC")))
+            chosen = pc.indices_nonzero(within)
+            found = chosen if found is None else found.take(chosen)
+    return found
+
+
+def _last(rows: pa.Table, numbers: pa.Array | None, limit: int | None) -> pa.Table:
+    if numbers is None:
+        return rows if limit is None else rows.slice(max(0, rows.num_rows - limit))
+    return rows.take(numbers if limit is None else numbers[max(0, len(numbers) - limit) :])
 
 
 def source_of(view: View, rows: Rows) -> Source:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2.errors import BadInput
+from k2.query.adjust import ADJUSTMENTS, adjusted
 from k2.query.aggregations import Measures, aggregate, check_metrics
 from k2.query.answer import Answer, told
 from k2.query.asking import PRICE_NOTE, Asking
@@ -38,7 +39,8 @@ SESSIONS: Final = ("all", "regular")
 class BarsAsked:
     """Bars as they are asked for: `interval` is a width of time, or of other `kind` (see
     `BAR_KINDS`) what closes a bar; `fill` shows intervals without trades; `last` keeps the newest
-    of each symbol and exchange; `consolidated` makes one bar of all exchanges.
+    of each symbol and exchange; `consolidated` makes one bar of all exchanges; `adjusted` by what
+    (see `k2.query.adjust`).
     """
 
     interval: str
@@ -48,6 +50,7 @@ class BarsAsked:
     last: int | None = None
     consolidated: bool = False
     session: str = "all"
+    adjusted: str = "none"
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,13 @@ def answer_bars(asking: Asking, selection: Selection, asked: BarsAsked, past: Pa
         raise BadInput(
             "there are no such bars", place="kind", found=asked.kind, expected=", ".join(BAR_KINDS)
         )
+    if asked.adjusted not in ADJUSTMENTS:
+        raise BadInput(
+            "there is no such adjustment",
+            place="adjusted",
+            found=asked.adjusted,
+            expected=", ".join(ADJUSTMENTS),
+        )
     selection = _in_session(asking, selection, asked.session)
     of = _time_bars if asked.kind == "time" else _counted_bars
     return of(asking, selection, asked, past, began)
@@ -80,6 +90,12 @@ def _time_bars(
         parse_interval(asked.interval), asked.all_trades, fill=asked.fill, last=asked.last
     )
     view = asking.view("trades", past, selection)
+    if asked.consolidated and asked.adjusted != "none":
+        raise BadInput(
+            "bars of all exchanges as one are not adjusted: each has its own corporate actions",
+            place="adjusted",
+            hint="ask for them by exchange",
+        )
     make = make_consolidated if asked.consolidated else make_bars
     table = make(asking.engine, view, selection, wanted)
     gaps = asking.gaps(view, selection, table)
@@ -89,7 +105,11 @@ def _time_bars(
     table = table.append_column("complete", whole)
     if asked.fill:
         table = table.append_column("state", _states(table, is_whole=not view.shed))
-    return _told(view, selection, table, began, past, gaps, all_trades=asked.all_trades)
+    notes: list[str] = []
+    if asked.adjusted != "none":
+        now = view.known_at or asking.clock()
+        table, notes = adjusted(asking, view, table, wanted.interval, asked.adjusted, past, now)
+    return _told(view, selection, table, began, past, gaps, all_trades=asked.all_trades, more=notes)
 
 
 def _states(bars: pa.Table, *, is_whole: bool) -> pa.Array:
@@ -105,7 +125,12 @@ def _states(bars: pa.Table, *, is_whole: bool) -> pa.Array:
 def _counted_bars(
     asking: Asking, selection: Selection, asked: BarsAsked, past: Past, began: float
 ) -> Answer:
-    for name, value in (("fill", asked.fill), ("consolidated", asked.consolidated)):
+    given = {
+        "fill": asked.fill,
+        "consolidated": asked.consolidated,
+        "adjusted": asked.adjusted != "none",
+    }
+    for name, value in given.items():
         if value:
             raise BadInput(
                 f"{asked.kind} bars take no {name}",
@@ -175,8 +200,9 @@ def _told(
     gaps: Sequence[Gap],
     *,
     all_trades: bool,
+    more: Sequence[str] = (),
 ) -> Answer:
-    notes = [] if all_trades else [PRICE_NOTE]
+    notes = [*([] if all_trades else [PRICE_NOTE]), *more]
     if gaps:
         notes.append(note(view.table, gaps))
     if selection.sessions is None:

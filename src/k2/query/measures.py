@@ -34,6 +34,7 @@ class Measures:
         fill: bool = False,
         consolidated: bool = False,
         session: str = "all",
+        adjusted: str = "none",
         last: int | None = None,
         as_of: str | None = None,
         as_known_at: str | None = None,
@@ -49,9 +50,10 @@ class Measures:
         traded, empty, or unknown. `consolidated` makes one bar of all exchanges, and names them.
         Of `kind` tick, volume or dollar, `interval` is what closes a bar (see `k2.query.counted`);
         such bars have an `end`, and are not `complete` before they are full. `session` of regular
-        leaves out trades outside the declared sessions (see `k2.query.sessions`).
+        leaves out trades outside the declared sessions (see `k2.query.sessions`). `adjusted` by
+        splits, or by all, makes prices of other days compare (see `k2.query.adjust`).
         """
-        asked = BarsAsked(interval, kind, all_trades, fill, last, consolidated, session)
+        asked = BarsAsked(interval, kind, all_trades, fill, last, consolidated, session, adjusted)
         with limited(timeout):
             return answer_bars(self._asking, selection, asked, Past(as_of, as_known_at))
 

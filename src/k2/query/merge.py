@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from k2.lake import definition
 from k2.query.position import Key
+from k2.query.rows import in_order
 from k2.query.stretch import LINEAGE, key_of
 
 ORDER: Final = ("timestamp", "timestamp_nanos", "log_topic", "log_partition", "log_offset")
@@ -81,11 +82,6 @@ def arrived(tables: Mapping[str, pa.Table], columns: pa.Schema) -> pa.Table:
     return in_order(joined.append_column("arrived", pa.array(when)), _ARRIVAL).drop_columns(
         "arrived"
     )
-
-
-def in_order(table: pa.Table, names: tuple[str, ...]) -> pa.Table:
-    """The rows, ascending by these columns; text by its bytes."""
-    return table.take(pc.sort_indices(table, sort_keys=[(name, "ascending") for name in names]))
 
 
 def key_at(table: pa.Table, row: int) -> Key:

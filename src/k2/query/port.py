@@ -94,8 +94,9 @@ class Statement:
 class Engine(Protocol):
     """Runs statements. Every method may be called from any thread, many at once.
 
-    Raises `Refused` when the question's limits are passed (`stopping.limits`) or it needs more
-    memory than there is, `Unavailable` when a file cannot be read, `BadInput` for a
+    Raises `Heavy` for what reads more than it may here (`weight.at_most`), `Refused` when the
+    question's limits are passed (`stopping.limits`) or it needs more memory than there is,
+    `Unavailable` when a file cannot be read, `BadInput` for a
     statement of a user's that cannot run.
     """
 

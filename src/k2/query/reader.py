@@ -24,6 +24,7 @@ from k2.query.asking import PRICE_NOTE, Asking
 from k2.query.bars import BarsWanted, make_bars
 from k2.query.corrections import corrected, find_targets
 from k2.query.diff import Diff
+from k2.query.estimates import Estimates
 from k2.query.evidence import CERTIFICATE, Evidence
 from k2.query.gaps import Gap, Gaps, told_gaps
 from k2.query.interval import parse_interval
@@ -42,6 +43,7 @@ from k2.query.predicate import bounds
 from k2.query.pulse import Pulse
 from k2.query.question import Question
 from k2.query.records import Wanted, fetch_records, question
+from k2.query.remembered import Remembered
 from k2.query.replays import Replays
 from k2.query.rollup import RolledUp, roll_up
 from k2.query.selection import NOW, Past, Selection, check_count, check_text
@@ -58,7 +60,7 @@ _MOST_GAPS: Final = 100_000
 """Gaps, the newest, among which those of a state are looked for."""
 
 
-class Reader(Measures, Replays):
+class Reader(Measures, Replays, Estimates):
     """Answers queries over one home folder. Every method may be called from any thread.
 
     `as_of` is a time (ISO 8601 with zone), a tag or a snapshot id, as text; `as_known_at` a time,
@@ -77,7 +79,7 @@ class Reader(Measures, Replays):
         self._counts = Counts(engine)
         self._gaps = Gaps(state.lake)
         self._sessions = sessions
-        self._asking = Asking(engine, self._view, self._gaps_of, self._read_sessions)
+        self._asking = Asking(engine, self._view, self._gaps_of, self._read_sessions, state.clock)
         self.pins = Pins(state, engine, self._seen)
         self.evidence = Evidence(state, engine, self._seen)
         self.diff = Diff(state, engine)
@@ -152,7 +154,7 @@ class Reader(Measures, Replays):
         """The state that is asked for; of trades, with what corrections made of the selection's."""
         if past.history and kind != "trades":
             raise BadInput("only trades have a history of corrections", found=kind)
-        view = self._state.view(kind, as_of=past.as_of, page=page)
+        view = self._state.view(kind, as_of=past.as_of, page=page).of_symbols(selection.symbols)
         known_at = None
         if page is not None and page.known_at is not None:
             known_at = from_us(page.known_at)
@@ -401,11 +403,13 @@ def open_reader(
     skew: timedelta = timedelta(minutes=5),
     memory: int | None = None,
     hot_rows: int = 0,
+    answers: int = 0,
     sessions: Path | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Reader:
     """A reader of the lake and log below `home`; `follow` keeps the tail up to date in a thread,
-    and in memory `hot_rows` of the newest trades and quotes of symbols that are asked for.
+    and in memory `hot_rows` of the newest trades and quotes of symbols that are asked for, and
+    `answers` bytes of what was asked.
 
     `log`, `registry` (URLs, signed in to by their accesses) and `lake` (a folder) are elsewhere if
     given; `skew` is the writer's own. Queries use `memory` bytes together, beyond it they go to
@@ -424,10 +428,14 @@ def open_reader(
         skew=skew,
         clock=clock,
     )
-    engine = DuckDB(folders=[state.lake.folder / "tables"], memory=memory, spill=home / "spill")
+    engine: Engine = DuckDB(
+        folders=[state.lake.folder / "tables"], memory=memory, spill=home / "spill"
+    )
     pulse = Pulse(state, clock)
     if follow:
         if hot_rows:
             state.keep_hot(hot_rows)
+        if answers:
+            engine = Remembered(engine, answers)
         pulse.start()
     return Reader(state, engine, pulse, sessions or home / "sessions.toml")

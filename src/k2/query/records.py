@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from k2.errors import BadInput
 from k2.lake import DataFileRef
-from k2.query.hot import ALL, KEPT_ROWS, is_answer, source_of
+from k2.query.hot import ALL, KEPT_ROWS, is_answer, newest, source_of
 from k2.query.page import NO_COMMIT, Page
 from k2.query.port import Engine, Source
 from k2.query.predicate import Predicate, bounds, predicate, quoted
@@ -134,9 +134,11 @@ class _Fetch:
         kept = view.hot.of(view, symbols[0] if symbols else ALL, fetch)
         if kept is None:
             return None
-        timed = tuple(dict.fromkeys((*fields, view.time)))
-        found = self._run((), timed, limit, backwards=True, source=source_of(view, kept))
         start = bounds(self.selection, view.exchanges).start
+        timed = tuple(dict.fromkeys((*fields, view.time)))
+        found = newest(view, kept, self.selection, timed, limit)
+        if found is None:
+            found = self._run((), timed, limit, backwards=True, source=source_of(view, kept))
         if not is_answer(found, view.time, limit, kept, start):
             return None
         return found.select(fields)
@@ -214,9 +216,19 @@ class _Fetch:
                 predicate=made.text,
                 order=", ".join(name + direction for name in view.order),
             ),
-            {"rows": source or view.source(files)},
+            {"rows": source or view.source(files, self._times(window))},
         )
         return _reversed(found) if backwards else found
+
+    def _times(self, window: "_Window | None") -> tuple[datetime | None, datetime | None]:
+        """Between which times any row of the answer is, half-open; None is open."""
+        edge = bounds(self.selection, self.view.exchanges)
+        starts, ends = [edge.start], [edge.end]
+        if window is not None:
+            starts, ends = [edge.start, window.start], [edge.end, window.end]
+        low = [start for start in starts if start is not None]
+        high = [end for end in ends if end is not None]
+        return max(low, default=None), min(high, default=None)
 
     def _page_after(self, page: pa.Table) -> Page:
         last = page.slice(page.num_rows - 1).select(self.view.order).to_pylist()[0]

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2.errors import BadInput
-from k2.query.corrections import corrected
 from k2.query.merge import arrived, common_columns, key_at, merged
 from k2.query.page import NO_COMMIT, Page
+from k2.query.pinned import look, newest_page
 from k2.query.port import Engine, Pin
 from k2.query.position import NOTHING, Position, moved
 from k2.query.selection import NOW, Past, Selection, check_count
@@ -26,7 +26,6 @@ from k2.query.state import State
 from k2.query.stopping import limited
 from k2.query.stretch import LINEAGE, fetch, micros_of, stretches
 from k2.query.view import View
-from k2.query.zones import from_us, to_us
 
 KINDS: Final = ("trades", "quotes", "corrections")
 """The kinds of record that can be replayed."""
@@ -172,23 +171,13 @@ class Replay:
 
     def _begin(self) -> None:
         asked = self.asked
-        upto = {kind: self._newest(kind, asked.past) for kind in asked.kinds}
+        upto = {kind: newest_page(self._state, kind, asked.past) for kind in asked.kinds}
         start, end = asked.selection.start, asked.selection.end
         if asked.history:
             self.position = Position(upto, start=start, end=end)
         else:
             told = {kind: page.pin for kind, page in upto.items()}
             self.position = Position(None, told=told, start=start, end=end)
-
-    def _newest(self, kind: str, past: Past = NOW) -> Page:
-        """The state of a kind now, or in the past, and that of the corrections that go with it."""
-        view = self._state.view(kind, as_of=past.as_of)
-        known_at = None
-        if past.as_known_at is not None:
-            known_at = to_us(self._state.known_at(kind, past.as_known_at))
-        beside = self._state.corrections(as_of=past.as_of) if kind == "trades" else None
-        pin = NO_COMMIT if beside is None else beside.pinned
-        return Page(view.pinned, (), pin, known_at)
 
     def _open(self) -> None:
         """Begin to read the states that the position names, after its key."""
@@ -243,7 +232,7 @@ class Replay:
         tables: dict[str, pa.Table] = {}
         found = 0
         for kind in self.asked.kinds:
-            page = self._newest(kind)
+            page = newest_page(self._state, kind)
             if page.pin == self._seen.get(kind):
                 continue
             pages[kind] = page
@@ -281,14 +270,7 @@ class Replay:
 
     def _look(self, kind: str, page: Page, selection: Selection | None) -> View:
         """The state of a kind, beyond what was told; as corrections left the selection's trades."""
-        known_at = None if page.known_at is None else from_us(page.known_at)
         told = self.position.told.get(kind)
-        view = self._state.view(kind, page=page, beyond=told)
-        view = replace(view, known_at=known_at)
-        if kind == "trades" and selection is not None:
-            beside = self._state.corrections(pin=page.corrections)
-            if beside is not None:
-                beside = replace(beside, known_at=known_at)
-            view = corrected(self._engine, view, beside, selection)
+        view = look(self._state, self._engine, kind, page, selection, beyond=told)
         self.views[kind] = view
         return view

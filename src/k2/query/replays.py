@@ -1,4 +1,4 @@
-"""The part of the facade that replays."""
+"""The part of the facade that gives records one after the other: in bulk, or as a replay."""
 
 from collections.abc import Callable, Generator
 
@@ -6,11 +6,12 @@ import pyarrow as pa
 
 from k2.pace import Schedule
 from k2.query.answer import Answer
+from k2.query.bulk import BULK_ROWS, Bulk
 from k2.query.gaps import Gap, told_gaps
 from k2.query.play import Played, Wait, page_of, play, sleep
 from k2.query.port import Engine
 from k2.query.replay import PACED_ROWS, PART_ROWS, Replay, Replayed
-from k2.query.selection import NOW, Selection
+from k2.query.selection import NOW, Past, Selection
 from k2.query.state import State
 from k2.query.stopping import limited
 from k2.query.view import View
@@ -69,6 +70,34 @@ class Replays:
                     gaps = self._gaps_of(view, replay.selection, page.table)
                     notes.extend(told_gaps(view.table, gaps))
             return page
+
+    def bulk(
+        self,
+        kind: str,
+        selection: Selection,
+        *,
+        fields: tuple[str, ...] = (),
+        after: str | None = None,
+        as_of: str | None = None,
+        as_known_at: str | None = None,
+        history: bool = False,
+        rows: int = BULK_ROWS,
+    ) -> Bulk:
+        """All matching records in total order, at most `rows` at a time, so that it takes the same
+        memory however many there are: what `records` gives, which says what the others mean.
+        """
+        past = Past(as_of, as_known_at, history)
+        return Bulk(
+            self._state,
+            self._engine,
+            kind,
+            selection,
+            past,
+            fields=fields,
+            after=after,
+            rows=rows,
+            gaps=self._gaps_of,
+        )
 
     def open_replay(
         self,

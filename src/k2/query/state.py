@@ -49,7 +49,7 @@ class State:
         clock: Callable[[], datetime],
         skew: timedelta = timedelta(minutes=5),
     ) -> None:
-        self._clock = clock
+        self.clock = clock
         self._is_corrected = False
         self._rollups: Rollups | None = None
         self._hot: dict[str, Hot] = {}
@@ -135,7 +135,7 @@ class State:
         if kind not in KNOWN_KINDS:
             raise BadInput(f"when {kind} were known is not kept", expected=", ".join(KNOWN_KINDS))
         check_text("a time", text)
-        return self._past(kind, parse_when(text, self._clock()), text)
+        return self._past(kind, parse_when(text, self.clock()), text)
 
     def views(self, *, as_of: str | None = None) -> dict[str, View]:
         """A view of each kind that there is anything of; as of a moment, of those that had begun.
@@ -225,7 +225,7 @@ class State:
 
     def levels(self) -> list[WriterLevel]:
         """How overloaded each writer that runs is."""
-        return levels(self.log, self._clock())
+        return levels(self.log, self.clock())
 
     def _topics_of(self, kind: str) -> dict[str, int]:
         """The log's topics of a kind, and how many partitions each has."""
@@ -234,7 +234,7 @@ class State:
 
     def now(self) -> datetime:
         """What the clock says."""
-        return self._clock()
+        return self.clock()
 
     def commit_of(self, kind: str, as_of: str, zones_of: str | None = None) -> int:
         """The commit of a time, a tag or a snapshot id; a date is read in the zone of the exchanges
@@ -255,7 +255,7 @@ class State:
     def moment_of(self, kind: str, as_of: str) -> datetime | str:
         """The time that is meant, a date being the midnight at its exchange; else an id or tag."""
         try:
-            when = parse_when(as_of, self._clock())
+            when = parse_when(as_of, self.clock())
         except BadInput:
             # Whether it is a tag is for the lake to say.
             return as_of
@@ -271,7 +271,7 @@ class State:
                     expected=f"a time with a zone, such as {text}T00:00:00Z",
                 )
             when = datetime.combine(when, time(), ZoneInfo(zones.pop()))
-        if when > self._clock():
+        if when > self.clock():
             raise BadInput(
                 f"{text} is yet to come: what K2 will hold by then is not known",
                 hint="without it, the answer is the newest",

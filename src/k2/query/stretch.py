@@ -50,15 +50,17 @@ def fetch(
     selection: Selection,
     *,
     rows: int,
+    columns: Sequence[str] = (),
     files: Sequence[DataFileRef] | None = None,
     within: tuple[datetime | None, datetime | None] = (None, None),
     after: Key | None = None,
 ) -> pa.Table:
-    """The first `rows` records in total order, after the one of that key, with their lineage.
+    """The first `rows` records in total order, after the one of that key, with their lineage (or
+    with these `columns`).
 
     `files` are those that may hold records `within` times, half-open; None: all that may.
     """
-    made = predicate(selection, view.columns, view.time, view.exchanges)
+    made = predicate(selection, view.shown, view.time, view.exchanges)
     for edge, operator in zip(within, (">=", "<"), strict=True):
         if edge is not None:
             made.add(f"{view.time} {operator} {made.bind(edge)}")
@@ -69,7 +71,7 @@ def fetch(
         statement(
             "records",
             {**made.values, "row_limit": rows},
-            columns=", ".join(quoted(name) for name in (*columns_of(view), *LINEAGE)),
+            columns=", ".join(quoted(name) for name in columns or (*columns_of(view), *LINEAGE)),
             predicate=made.text,
             order=", ".join(view.order),
         ),
@@ -78,9 +80,16 @@ def fetch(
 
 
 def stretches(
-    engine: Engine, look: Look, selection: Selection, *, rows: int, after: Key | None
+    engine: Engine,
+    look: Look,
+    selection: Selection,
+    *,
+    rows: int,
+    after: Key | None,
+    columns: Sequence[str] = (),
 ) -> Iterator[pa.Table]:
-    """All records after the one of that key (None: all), in total order, at most `rows` a table.
+    """All records after the one of that key (None: all), in total order, at most `rows` a table,
+    with their lineage (or with these `columns`, those of the order among them).
 
     No table is empty. `rows` should be some thousands: even a stretch of one takes as long.
     """
@@ -97,7 +106,9 @@ def stretches(
         within = (from_us(begin), from_us(end))
         # Corrections of this stretch alone: of all of them, each stretch would pay for all.
         view = look(replace(selection, start=within[0], end=within[1]))
-        found = fetch(engine, view, selection, rows=rows, within=within, after=after)
+        found = fetch(
+            engine, view, selection, rows=rows, columns=columns, within=within, after=after
+        )
         if found.num_rows:
             yield found
             after = key_of(found, view.order, found.num_rows - 1)

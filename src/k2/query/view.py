@@ -6,7 +6,7 @@ tell of the same state.
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from k2.lake import DataFileRef
 from k2.model import PRICE_TYPE, TIMESTAMP_TYPE, Exchange, kinds, latest
 from k2.query.port import LogRange, PartialFile, Pin, Source, Standing
+from k2.query.rows import positions
 from k2.query.zones import EARLIEST, LATEST, from_us, to_us
 
 if TYPE_CHECKING:
@@ -177,9 +178,28 @@ class View:
         later = {file.path for file in self.index.since(self.beyond.sequence)}
         return tuple(file for file in found if file.path in later)
 
-    def source(self, files: Iterable[DataFileRef]) -> Source:
-        """These files and the tail as a source, narrowed to the pinned state."""
-        whole, partial, rows = [], [], 0 if self.tail is None else self.tail.num_rows
+    def of_symbols(self, symbols: Sequence[str]) -> "View":
+        """The view with no row in its tail that is of another symbol; of all, where none is named.
+
+        Files are chosen by their symbols (`select`), and the tail stands beside all of them.
+        """
+        if not symbols or self.tail is None:
+            return self
+        mine = positions(self.tail["symbol"], symbols)
+        if len(mine) == self.tail.num_rows:
+            return self
+        return replace(self, tail=self.tail.take(mine) if len(mine) else None)
+
+    def source(
+        self,
+        files: Iterable[DataFileRef],
+        times: tuple[datetime | None, datetime | None] = (None, None),
+    ) -> Source:
+        """These files and the tail as a source, narrowed to the pinned state. The tail is left out
+        if no row of it is at `times`, half-open, which are all that will be asked for.
+        """
+        tail = self._tail_within(*times)
+        whole, partial, rows = [], [], 0 if tail is None else tail.num_rows
         for file in files:
             rows += file.rows
             if self.beyond is None and self._is_whole(file):
@@ -191,7 +211,7 @@ class View:
             files=tuple(file.path for file in whole),
             partial=tuple(partial),
             pin=self.pin,
-            tail=self.tail if self.pin is None or self.pin.ranges else None,
+            tail=tail,
             mixed=self.evolved,
             defaults=defaults_of(self.table),
             rows=rows,
@@ -199,6 +219,16 @@ class View:
             known_at=self.known_at,
             beyond=self.beyond,
         )
+
+    def _tail_within(self, start: datetime | None, end: datetime | None) -> pa.Table | None:
+        """The tail, if any row of it may be asked for."""
+        tail = self.tail if self.pin is None or self.pin.ranges else None
+        if tail is None or not tail.num_rows or (start is None and end is None):
+            return tail
+        least, greatest = (to_us(each.as_py()) for each in pc.min_max(tail[self.time]).values())
+        is_before = start is not None and greatest < to_us(start)
+        is_after = end is not None and least >= to_us(end)
+        return None if is_before or is_after else tail
 
     def _standing(self, files: Sequence[DataFileRef]) -> Standing | None:
         """What corrections made of the rows, and which of these files may hold such rows."""

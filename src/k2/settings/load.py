@@ -110,6 +110,7 @@ class QuerySettings:
     timeout: timedelta
     memory: int
     hot_rows: int
+    answers: int
     sessions: Path
 
 
@@ -214,6 +215,7 @@ def _grouped(of: Mapping[str, Any], values: tuple[Value, ...]) -> Settings:
             timeout=of["K2_QUERY_TIMEOUT_SECONDS"],
             memory=of["K2_QUERY_MEMORY"],
             hot_rows=of["K2_HOT_ROWS"],
+            answers=of["K2_ANSWERS_MEMORY"],
             sessions=of["K2_SESSIONS"],
         ),
         logging=of["K2_LOGGING"],

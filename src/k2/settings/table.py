@@ -228,6 +228,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "in memory: some 500 bytes each.",
     ),
     Setting(
+        "K2_ANSWERS_MEMORY",
+        "size",
+        "bytes",
+        "64MB",
+        "How much of what was asked the server keeps, to answer it again while no new record "
+        "belongs to it; 0: nothing.",
+    ),
+    Setting(
         "K2_SESSIONS",
         "file",
         "",

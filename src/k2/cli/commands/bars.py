@@ -8,6 +8,7 @@ import click
 
 from k2.cli.options import (
     as_of_option,
+    explain_option,
     known_at_option,
     output_options,
     range_options,
@@ -42,14 +43,22 @@ BAR_KINDS: Final = ("time", "tick", "volume", "dollar")
 @click.option("--fill", is_flag=True, help="Intervals without trades too: empty, or unknown.")
 @click.option("--consolidated", is_flag=True, help="One bar over all exchanges of a symbol.")
 @session_option
+@click.option(
+    "--adjusted",
+    type=click.Choice(("none", "splits", "all")),
+    default="none",
+    help="Prices of other days as they compare with today's: after splits, or dividends as well.",
+)
 @as_of_option
 @known_at_option
+@explain_option
 @output_options
 @settings_option
 def command(
     settings: Settings,
     output: Output,
     session: str,
+    adjusted: str,
     as_of: str | None,
     as_known_at: str | None,
     symbol: tuple[str, ...],
@@ -62,6 +71,7 @@ def command(
     all_trades: bool,
     fill: bool,
     consolidated: bool,
+    explain: bool,
 ) -> None:
     """Bars of these symbols, from trades that form prices.
 
@@ -74,8 +84,12 @@ def command(
     with reader_of(settings) as reader:
         from k2.query import Selection
 
+        selection = Selection(symbol, exchange, start, end)
+        if explain:
+            output.write(reader.explain(("trades",), selection, as_of=as_of))
+            return
         answer = reader.bars(
-            Selection(symbol, exchange, start, end),
+            selection,
             interval,
             kind=kind,
             all_trades=all_trades,
@@ -83,6 +97,7 @@ def command(
             consolidated=consolidated,
             last=last,
             session=session,
+            adjusted=adjusted,
             as_of=as_of,
             as_known_at=as_known_at,
             timeout=settings.query.timeout.total_seconds(),

@@ -8,6 +8,7 @@ import click
 from k2.cli.options import (
     as_of_option,
     beside_options,
+    explain_option,
     known_at_option,
     output_options,
     range_options,
@@ -46,6 +47,7 @@ SHOWN: Final = {
 @click.option("--fields", metavar="A,B", help="Only these columns.")
 @as_of_option
 @known_at_option
+@explain_option
 @output_options
 @settings_option
 def command(
@@ -67,6 +69,7 @@ def command(
     look_ahead: bool,
     where: tuple[str, ...],
     fields: str | None,
+    explain: bool,
 ) -> None:
     """Each record of LEFT with the last of RIGHT, of its symbol and exchange, at or before it.
 
@@ -85,9 +88,14 @@ def command(
     with reader_of(settings) as reader:
         from k2.query import JoinWanted, Rule, Selection, parse_conditions
 
+        selection = Selection(symbol, exchange, start, end, parse_conditions(where))
+        if explain:
+            kinds = tuple(dict.fromkeys((left, right)))
+            output.write(reader.explain(kinds, selection, as_of=as_of))
+            return
         answer = reader.join(
             JoinWanted(left, right, Rule(strict, look_ahead), max_age, last, page, chosen),
-            Selection(symbol, exchange, start, end, parse_conditions(where)),
+            selection,
             after=after,
             as_of=as_of,
             as_known_at=as_known_at,

@@ -107,7 +107,7 @@ def command(
     A reader that stops reading (or Ctrl-Z) pauses it. It ends by telling its position, at which
     --after goes on with the next record.
     """
-    from k2.cli.flow import flow_of
+    from k2.cli.flow import flow_to
     from k2.query import Past, Replayed, Selection, parse_conditions
 
     with reader_of(settings) as reader, stop_on_signals() as stop:
@@ -127,7 +127,7 @@ def command(
             wait=lambda seconds: _wait(seconds, stop),
         )
         told = _Told(position_file)
-        flow = flow_of(output, asked.columns, _shown(asked.kinds))
+        flow = flow_to(output, asked.columns, _shown(asked.kinds))
 
         def parts() -> Iterator[bytes]:
             with closing(batches):

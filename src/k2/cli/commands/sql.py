@@ -5,7 +5,14 @@ from typing import Final
 
 import click
 
-from k2.cli.options import as_of_option, known_at_option, output_options, reader_of, settings_option
+from k2.cli.options import (
+    as_of_option,
+    explain_option,
+    known_at_option,
+    output_options,
+    reader_of,
+    settings_option,
+)
 from k2.cli.show import Output, say
 from k2.settings import Settings
 
@@ -18,6 +25,7 @@ TABLE_ROWS: Final = 1000
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N rows.")
 @as_of_option
 @known_at_option
+@explain_option
 @output_options
 @settings_option
 def command(
@@ -27,6 +35,7 @@ def command(
     as_known_at: str | None,
     text: str,
     limit: int | None,
+    explain: bool,
 ) -> None:
     """The answer of one SELECT over trades, quotes, instruments and the ledgers.
 
@@ -36,6 +45,9 @@ def command(
         text = sys.stdin.read()
     most = TABLE_ROWS if output.is_table and limit is None else limit
     with reader_of(settings) as reader:
+        if explain:
+            output.write(reader.explain_sql(text, as_of=as_of))
+            return
         answer = reader.sql(
             text,
             limit=most,
