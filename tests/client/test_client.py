@@ -78,7 +78,8 @@ def test_a_download_that_breaks_goes_on(
     assert plain(k2.trades()) == plain(wanted)
     assert begun[0] > 2
     parts = list(k2.records("trades", fields=["trade_id", "price"]))
-    assert max(part.num_rows for part in parts) == 500
+    assert len(parts) > 4
+    assert max(part.num_rows for part in parts) <= 500
     assert pa.concat_tables(parts).column_names == ["trade_id", "price"]
 
     def never(self: Bulk, timeout: float | None = None) -> pa.Table | None:
