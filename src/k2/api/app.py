@@ -62,17 +62,19 @@ def create_app(
     *,
     limits: Limits = DEFAULT_LIMITS,
     clock: Callable[[], datetime] = now,
+    going_on: Callable[[], Report] | None = None,
     audit_seconds: float | None = 30.0,
     entry: Entry | None = None,
 ) -> FastAPI:
     """The application over `reader`, which stays the caller's to close.
 
-    `auditing` makes a fresh audit, in a thread: every `audit_seconds`, or only when asked for
-    where that is None. `entry` is the way in for corrections; without it none are taken.
+    `auditing` makes a whole audit, in a thread, when one is asked for; `going_on` (else the same)
+    one every `audit_seconds`, never where that is None. `entry` is the way in for corrections;
+    without it none are taken.
     """
     metrics = Metrics()
     workers = Workers(limits)
-    auditor = Auditor(auditing, clock)
+    auditor = Auditor(auditing, clock, going_on)
 
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:

@@ -1,6 +1,7 @@
 """From the log to the lake: decode, validate, deduplicate, commit exactly once; and the proof."""
 
 from k2.ingest.audit import Audit, PartitionAudit, audit
+from k2.ingest.auditing import Auditing
 from k2.ingest.board import WriterLevel, levels
 from k2.ingest.decide import Decided, Decider, table_of
 from k2.ingest.degradation import Change, Level, Thresholds, Trigger
@@ -33,6 +34,7 @@ __all__ = [
     "GAP_STATE",
     "GAP_STATES",
     "Audit",
+    "Auditing",
     "Change",
     "CommitFigures",
     "CommitLimits",

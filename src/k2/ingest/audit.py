@@ -25,7 +25,9 @@ from k2.log import Log
 from k2.model import Topic
 
 _SPAN: Final = 1 << 25
-"""Offsets of each partition that are compared at once: bounds the memory, two bytes an offset."""
+"""Offsets of all partitions that are compared at once: bounds the memory, some bytes an offset."""
+_LEAST_SPAN: Final = 1 << 16
+"""Those of one, however many there are."""
 _READ_BYTES: Final = 16 << 20
 
 Offsets = npt.NDArray[np.int64]
@@ -157,16 +159,17 @@ def _audit_table(
     log: Log, tallies: Sequence["_Tally"], files: Sequence["_File"]
 ) -> list[PartitionAudit]:
     low = 0
+    span = max(_LEAST_SPAN, _SPAN // max(1, len(tallies)))
     while any(tally.has(low) for tally in tallies):
         for tally in tallies:
-            tally.begin(low)
+            tally.begin(low, span)
         for file in files:
             for tally in tallies:
                 tally.add(file)
             file.release()
         for tally in tallies:
             tally.compare(log)
-        low += _SPAN
+        low += span
     problems = [problem for file in files if (problem := file.problem)]
     return [tally.to_audit(problems) for tally in tallies]
 
@@ -285,10 +288,10 @@ class _Tally:
         """Whether there are offsets from `low` on, counted from the start offset."""
         return self._start + low < self._last
 
-    def begin(self, low: int) -> None:
+    def begin(self, low: int, span: int) -> None:
         """Go on to the next span."""
         self._low = min(self._start + low, self._last)
-        self._high = min(self._low + _SPAN, self._last)
+        self._high = min(self._low + span, self._last)
         self._fates = np.zeros(self._high - self._low, np.uint8)
 
     def add(self, file: _File) -> None:

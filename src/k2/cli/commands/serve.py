@@ -17,15 +17,17 @@ from k2.settings import Settings
 def command(settings: Settings, host: str | None, port: int | None) -> None:
     """Serve the HTTP interface and the page until Ctrl-C."""
     from k2.api import Entry, Limits, Server, check_host, create_app
-    from k2.ingest import audit
+    from k2.ingest import Auditing, audit
     from k2.log import Producer
 
     host = host or settings.serve.host
     check_host(host)
     with opened_stores(settings) as stores, open_reader_of(settings, follow=True) as reader:
+        auditing = Auditing(stores.log, stores.lake)
         app = create_app(
             reader,
             lambda: audit(stores.log, stores.lake).to_dict(),
+            going_on=lambda: auditing.run().to_dict(),
             limits=Limits(query_seconds=settings.query.timeout.total_seconds()),
             entry=Entry(
                 Producer(stores.log, stores.registry, settings.log.partitions), settings.clock_skew
