@@ -140,6 +140,21 @@ def test_reading_begins_at_any_offset(log: Log) -> None:
         assert read_all(log, offset)[0] == numbered(offset, 60)
 
 
+def test_reading_goes_on_after_a_rest(log: Log) -> None:
+    log.create(T, 1)
+    log.rest()
+    append(log, numbered(0, 50))
+    seen: list[tuple[int, bytes | None]] = []
+    for _ in range(4):
+        for batch in log.read(T, 0, len(seen), 200):
+            seen += zip(batch.offsets.tolist(), batch.values.to_pylist(), strict=True)
+        log.rest()
+        append(log, numbered(log.end_offset(T, 0), log.end_offset(T, 0) + 10))
+    assert seen
+    assert seen == list(enumerate(numbered(0, len(seen))))
+    assert read_all(log, len(seen))[0] == numbered(len(seen), 90)
+
+
 def test_reading_outside_of_the_log_is_not_found(log: Log) -> None:
     log.create(T, 1)
     append(log, numbered(0, 10))

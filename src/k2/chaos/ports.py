@@ -132,6 +132,10 @@ class FaultyLog:
         """As the port says."""
         return self._ask().join(group)
 
+    def rest(self) -> None:
+        """As the port says."""
+        self._ask().rest()
+
     def close(self) -> None:
         """Nothing: the log behind it is closed by whoever opened that."""
 

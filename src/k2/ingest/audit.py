@@ -106,6 +106,16 @@ def audit(
     `verified`: what an earlier audit gave, from which this one goes on. `partitions`: of these
     alone (topic and number), of all if none is named.
     """
+    try:
+        return _audit(log, lake, verified or {}, partitions)
+    finally:
+        # The next one may be long in coming.
+        log.rest()
+
+
+def _audit(
+    log: Log, lake: Lake, verified: Mapping[str, Verified], partitions: Collection[tuple[str, int]]
+) -> Audit:
     names = {topic for topic, _ in partitions}
     counts = {name: n for name, n in log.topics().items() if not names or name in names}
     topics = {name: topic for name in counts if (topic := Topic.parse(name))}
@@ -123,7 +133,7 @@ def audit(
     others: Counter[tuple[str, str]] = Counter()
     for table, snapshot in snapshots.items():
         mine = [name for name, topic in topics.items() if table_of(topic.kind) == table]
-        since = (verified or {}).get(table, Verified())
+        since = verified.get(table, Verified())
         if table == "rejected":
             files = [_File("rejected", f.path) for f in snapshot.files.since(since.sequence)]
             files += [f for f in ledgers if f.fate == "duplicate"]

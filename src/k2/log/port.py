@@ -145,6 +145,11 @@ class Log(Protocol):
     def join(self, group: str) -> "Membership":
         """Take part in a group whose members divide all partitions among them."""
 
+    def rest(self) -> None:
+        """Read nothing ahead, and hold nothing that was, until it is read on: for whoever reads a
+        log now and then.
+        """
+
     def close(self) -> None:
         """Let go of files and connections. Nothing else may be called afterwards."""
 

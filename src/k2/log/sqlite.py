@@ -277,6 +277,9 @@ class SqliteLog:
         """Take part in the group, with whichever processes have joined it in this file."""
         return SqliteMembership(self._database, group)
 
+    def rest(self) -> None:
+        """Nothing: nothing is read ahead."""
+
     def close(self) -> None:
         """Close the file."""
         self._database.close()

@@ -14,6 +14,7 @@ from k2.cli.options import need_home, open_reader_of, output_options, settings_o
 from k2.cli.show import Output, say
 from k2.cli.stores import opened_stores, stop_on_signals
 from k2.errors import BadInput, K2Error, Unavailable
+from k2.memory import release_memory
 from k2.settings import Settings
 
 if TYPE_CHECKING:
@@ -165,6 +166,7 @@ def _follow(settings: Settings, tables: tuple[str, ...]) -> None:
                         done.files,
                         done.removed.files,
                     )
+            release_memory()
             while (
                 not stop()
                 and time.monotonic() - began < settings.lake.maintain_every.total_seconds()

@@ -179,6 +179,11 @@ class Cursor:
         """Stand nowhere: what was fetched ahead is of another topic of the same name."""
         self.next_offset = NOWHERE
 
+    def rest(self) -> None:
+        """Fetch nothing until reading begins again, somewhere; the connection stays."""
+        self._consumer.unassign()
+        self.forget()
+
     def close(self) -> None:
         """Let go of the connection."""
         self._consumer.close()

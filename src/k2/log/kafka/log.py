@@ -153,6 +153,14 @@ class KafkaLog:
         """Take part in a consumer group of this name."""
         return KafkaMembership(self._cluster, group)
 
+    def rest(self) -> None:
+        """Have no client fetch ahead any more: each holds what came since, up to its bound."""
+        with self._lock:
+            readers = list(self._readers.values())
+        for reader in readers:
+            with reader.lock:
+                reader.rest()
+
     def close(self) -> None:
         """Let go of every connection."""
         self._sender.close()

@@ -105,6 +105,11 @@ class Reader:
             messages = messages.fill_null(b"")
         return _Gathered(np.concatenate(offsets), messages, reached, is_full=left <= 0)
 
+    def rest(self) -> None:
+        """Hold nothing that was fetched ahead, and fetch nothing until it is read on."""
+        self._prepared(NOWHERE)
+        self._cursor.rest()
+
     def close(self) -> None:
         """Let go of the connection."""
         self._prepared(NOWHERE)
