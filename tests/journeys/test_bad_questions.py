@@ -191,6 +191,10 @@ def check(response: httpx.Response, name: str) -> None:
     if response.status_code != 200:
         code = {404: "NOT_FOUND", 422: "VALIDATION_ERROR"}[response.status_code]
         check_error(response, response.status_code, code)
+    elif response.url.path == "/v1/explain":
+        # What would be read is told by a line for each kind.
+        (told,) = response.json()["data"]
+        assert name != "symbol" or told["files"] == 0
     elif name in ("symbol", "symbols", "exchange", "exchanges"):
         assert response.json()["data"] == []
 

@@ -1,7 +1,6 @@
 """What was asked before is answered from memory, and never when anything new belongs to it."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -121,17 +120,17 @@ def test_it_asks_anew_where_the_log_holds_rows(engine: DuckDB, tmp_path: Path) -
 
 def test_what_is_kept_is_bounded(engine: DuckDB) -> None:
     counting = Counting(engine)
-    with closing(Remembered(counting, 80_000)) as keeping:
-        for _ in range(2):
-            for n in range(20):
-                made = Statement("select range + $n as n from range(1000)", {"n": n})
-                assert keeping.run(made, {}).num_rows == 1000
-        # 8,000 bytes each: the oldest have gone each time.
-        assert counting.asked == 40
-        assert keeping._bytes <= 80_000
-        for _ in range(2):
-            keeping.run(Statement("select range as n from range(2000)"), {})
-        assert counting.asked == 42, "one that takes more than an eighth is not kept"
+    keeping = Remembered(counting, 80_000)
+    for _ in range(2):
+        for n in range(20):
+            made = Statement("select range + $n as n from range(1000)", {"n": n})
+            assert keeping.run(made, {}).num_rows == 1000
+    # 8,000 bytes each: the oldest have gone each time.
+    assert counting.asked == 40
+    assert keeping._bytes <= 80_000
+    for _ in range(2):
+        keeping.run(Statement("select range as n from range(2000)"), {})
+    assert counting.asked == 42, "one that takes more than an eighth is not kept"
 
 
 def test_other_symbols_leave_an_answer_as_it_is(
