@@ -23,7 +23,6 @@ ROOT = Path(__file__).parents[1]
     "name",
     [
         "codec",
-        "commit",
         "freshness",
         "ingest",
         "join",
@@ -31,6 +30,7 @@ ROOT = Path(__file__).parents[1]
         "parsing",
         "queries",
         "size",
+        "table",
         "week",
         "windows",
     ],
