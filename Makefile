@@ -26,9 +26,10 @@ check: .venv/.dev
 	$(BIN)/uv pip install -q --python .venv/bench/bin/python --no-deps --no-build-isolation -e .
 	@touch $@
 
+# All of it, or what is named: make bench BENCH="table --rows 2000000".
 bench: .venv/.dev
 	@$(MAKE) -s .venv/.bench || echo "no engines to compare with: they will be left out by name"
-	@if [ -e .venv/.bench ]; then .venv/bench/bin/python -m bench; else $(BIN)/python -m bench; fi
+	@if [ -e .venv/.bench ]; then .venv/bench/bin/python -m bench $(BENCH); else $(BIN)/python -m bench $(BENCH); fi
 
 soak: .venv/.dev
 	$(BIN)/pytest -m soak --timeout 7200

@@ -118,7 +118,10 @@ def show_lines(title: str, lines: Sequence[Line], notes: Sequence[str] = ()) -> 
         )
     _console.print(table)
     held = [line.is_held(aim) for line in lines for aim in line.aims]
-    notes = ["ms are p50 / p99; a ratio is of p50s, below 1 is quicker", *notes]
+    notes = [
+        "ms are p50 / p99; a ratio of p50s below 1 is quicker, one of requests/s above 1",
+        *notes,
+    ]
     for note in [*notes, f"held: {sum(held)} of {len(held)} aims"]:
         _console.print(note, style="dim", highlight=False)
 

@@ -66,7 +66,7 @@ class _Measured:
 
 
 def _measure(files: int, quick: bool) -> _Measured:
-    times = 2 if quick else 7
+    times = 1 if quick else 7
     with folder("planning") as home:
         _fill(home, files)
         with closing(State(home, clock=lambda: datetime.now(UTC))) as state:

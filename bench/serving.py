@@ -3,7 +3,7 @@ questions of 100 clients at once; and the memory of the server over all of it.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -39,6 +39,11 @@ _WAYS: Final[dict[How, str]] = {
     "shared": "one connection",
     "pool": "a pool",
 }
+_AIMS: Final[Mapping[tuple[How, int], tuple[Aim, ...]]] = {
+    ("pool", CLIENTS): (Aim("figure", least=1_000), Aim("ratio", least=1.0)),
+    ("pool", MANY): (Aim("ratio", least=1.0),),
+}
+"""A connection that is kept is no slower than one made anew, and clients keep two cores busy."""
 _MEMORY_AIM: Final = 1_000
 _LOOK_SECONDS: Final = 0.25
 
@@ -79,11 +84,18 @@ def _ways(url: str, clients: int, seconds: float) -> Iterator[Line]:
         who = "1 client" if clients == 1 else f"{clients} clients"
         beside = None if base is None else (_WAYS["each"], base)
         base = base or found.per_second
-        yield _rate(f"last 100 trades, {who}, {called}", found, beside)
+        yield _rate(
+            f"last 100 trades, {who}, {called}", found, beside, _AIMS.get((how, clients), ())
+        )
 
 
-def _rate(what: str, found: Asked, beside: tuple[str, float] | None = None) -> Line:
-    return Line(what, found.per_second, unit="requests/s", beside=beside)
+def _rate(
+    what: str,
+    found: Asked,
+    beside: tuple[str, float] | None = None,
+    aims: tuple[Aim, ...] = (),
+) -> Line:
+    return Line(what, found.per_second, unit="requests/s", beside=beside, aims=aims)
 
 
 def _late(what: str, found: Asked) -> Line:

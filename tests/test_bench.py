@@ -30,7 +30,6 @@ ROOT = Path(__file__).parents[1]
         "parsing",
         "queries",
         "size",
-        "table",
         "week",
         "windows",
     ],

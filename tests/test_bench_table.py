@@ -1,6 +1,7 @@
 """What the table of the benchmarks rests on: answers compared, aims held, clients that count."""
 
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -53,6 +54,22 @@ def test_every_engine_gives_k2s_answers(tmp_path: Path) -> None:
                         check_same(what, name, question, mine, other.to_table(ask_it(), question))
                         answered.add(what)
             assert len(answered) >= len(questions()) - 1, name
+
+
+@pytest.mark.slow
+def test_the_table_has_every_part_and_names_every_engine() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "table", "--quick", "--rows", "20000"],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    parts = [*questions(), "unsettled", "320 files", "the file bare", "a pool", "memory of the"]
+    titles = [engine(name).TITLE for name in engine_names()]
+    assert [text for text in [*parts, *titles, "aims"] if text not in done.stdout] == []
 
 
 # ---------------------------------------------------------------- agreement

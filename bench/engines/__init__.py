@@ -24,5 +24,5 @@ def why_not(name: str) -> str | None:
     """Why an engine cannot be asked here; None where it can be."""
     needs: str = engine(name).NEEDS
     if find_spec(needs) is None:
-        return f"the package {needs} is not installed; `make bench` installs it"
+        return f"the package {needs} is not installed here: `make bench` has it in a folder"
     return None

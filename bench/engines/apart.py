@@ -94,4 +94,5 @@ def _done(opened: Any, question: Question, seconds: float | None) -> pa.Table | 
         return None
     if seconds is None:
         return opened.to_table(run(), question)
-    return timed(run, seconds=seconds)
+    # Where only a moment is to be spent, slow answers are asked for a few times.
+    return timed(run, seconds=seconds, at_least=15 if seconds >= 1 else 3)
