@@ -57,20 +57,16 @@ def run(*, quick: bool = False, rows: int | None = None) -> None:
 
 def measure(home: Path, seconds: float) -> list[Line]:
     """Lines of requests a second, each asked for so long, of latency, and of memory."""
-    port = free_port("127.0.0.1", 8642)
-    url = f"http://127.0.0.1:{port}"
     lines: list[Line] = []
-    with k2(home, "serve", "--port", str(port)) as server:
-        wait_until_ready(url, threading.Event().wait)
-        with _watched(server.pid) as most:
-            for clients in (1, CLIENTS, MANY):
-                lines += _ways(url, clients, seconds)
-            for name, path in PATHS.items():
-                found = ask("pool", CLIENTS, seconds, [url + path])
-                lines.append(_rate(f"{name}, {CLIENTS} clients", found))
-            mixed = ask("pool", MANY, 2 * seconds, [url + path for path in MIXED])
-            lines.append(_rate(f"mixed questions, {MANY} clients", mixed))
-            lines.append(_late(f"mixed questions, {MANY} clients at once", mixed))
+    with _server(home) as (url, process), _watched(process) as most:
+        for clients in (1, CLIENTS, MANY):
+            lines += _ways(url, clients, seconds)
+        for name, path in PATHS.items():
+            found = ask("pool", CLIENTS, seconds, [url + path])
+            lines.append(_rate(f"{name}, {CLIENTS} clients", found))
+        lines += _mixed("mixed questions", url, seconds)
+    with _server(home, {"K2_ANSWERS_MEMORY": "0"}) as (url, _):
+        lines += _mixed("mixed, no answers kept", url, seconds)
     aim = Aim("figure", most=_MEMORY_AIM)
     lines.append(Line("memory of the server at most", most[0] / 2**20, unit="MiB", aims=(aim,)))
     return lines
@@ -98,9 +94,24 @@ def _rate(
     return Line(what, found.per_second, unit="requests/s", beside=beside, aims=aims)
 
 
-def _late(what: str, found: Asked) -> Line:
-    told = f"{what} ({found.put_off:,} put off)"
-    return Line(told, found.p50, found.p99, aims=(Aim("p99", most=1_000),))
+def _mixed(what: str, url: str, seconds: float) -> list[Line]:
+    """Many clients at once, each with one question after another, drawn from a mixture."""
+    found = ask("pool", MANY, 2 * seconds, [url + path for path in MIXED])
+    late = f"{what}, {MANY} clients at once ({found.put_off:,} put off)"
+    return [
+        _rate(f"{what}, {MANY} clients", found),
+        Line(late, found.p50, found.p99, aims=(Aim("p99", most=1_000),)),
+    ]
+
+
+@contextmanager
+def _server(home: Path, environment: Mapping[str, str] | None = None) -> Iterator[tuple[str, int]]:
+    """A server that is ready: its URL and its process."""
+    port = free_port("127.0.0.1", 8642)
+    url = f"http://127.0.0.1:{port}"
+    with k2(home, "serve", "--port", str(port), environment=environment or {}) as process:
+        wait_until_ready(url, threading.Event().wait)
+        yield url, process.pid
 
 
 @contextmanager

@@ -67,7 +67,15 @@ def test_the_table_has_every_part_and_names_every_engine() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    parts = [*questions(), "unsettled", "320 files", "the file bare", "a pool", "memory of the"]
+    parts = [
+        *questions(),
+        "unsettled",
+        "320 files",
+        "the file bare",
+        "a pool",
+        "no answers kept",
+        "memory of the",
+    ]
     titles = [engine(name).TITLE for name in engine_names()]
     assert [text for text in [*parts, *titles, "aims"] if text not in done.stdout] == []
 

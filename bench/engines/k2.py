@@ -1,5 +1,5 @@
 """K2's own reader, as a server has it: with partial bars, the newest rows of what is asked for in
-memory, and the tail followed.
+memory, and the tail followed; but no answer is kept, so that each is worked out.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,9 @@ from k2.query import JoinWanted, Reader, Selection, open_reader
 
 TITLE: Final = "K2"
 NEEDS: Final = "k2"
-NOTE: Final = ""
+NOTE: Final = (
+    "K2 works out each answer anew: what its server keeps of answers is off here, not in serving"
+)
 _HOT_ROWS: Final = 200_000
 _EXTENTS: Final = """SELECT symbol, min(timestamp) AS first_timestamp,
     max(timestamp) AS last_timestamp, count(*) AS {kind} FROM {kind} GROUP BY symbol"""
