@@ -16,6 +16,7 @@ import pytest
 from bench.agree import check_same
 from bench.clients import How, ask
 from bench.engines import engine, engine_names, why_not
+from bench.engines.apart import Apart
 from bench.home import settled
 from bench.lines import Aim, Line
 from bench.market import DAYS
@@ -54,6 +55,12 @@ def test_every_engine_gives_k2s_answers(tmp_path: Path) -> None:
                         check_same(what, name, question, mine, other.to_table(ask_it(), question))
                         answered.add(what)
             assert len(answered) >= len(questions()) - 1, name
+
+
+@pytest.mark.slow
+def test_an_engine_that_fails_in_its_process_is_an_error_here(tmp_path: Path) -> None:
+    with pytest.raises(Broken, match="No files found"):
+        Apart("native", tmp_path)
 
 
 @pytest.mark.slow
