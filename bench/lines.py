@@ -10,7 +10,7 @@ from rich.table import Table
 from bench.report import Timing
 
 # Wider than the others: an engine's figures are a column.
-_console: Final = Console(width=190)
+_console: Final = Console(width=220)
 
 MEASURES: Final[Mapping[str, str]] = {
     "figure": "",
