@@ -20,6 +20,11 @@ class Timing:
     p50: float
     p99: float
 
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> "Timing":
+        """Of runs that took so long each."""
+        return cls(*(float(np.percentile(seconds, p)) for p in (50, 99)))
+
 
 def timed(run: Callable[[], object], *, at_least: int = 15, seconds: float = 3.0) -> Timing:
     """Run once to warm up, then `at_least` times or for `seconds`, whichever is later reached."""
@@ -32,7 +37,7 @@ def timed(run: Callable[[], object], *, at_least: int = 15, seconds: float = 3.0
         took.append(time.perf_counter() - start)
         if len(took) >= 500:
             break
-    return Timing(float(np.percentile(took, 50)), float(np.percentile(took, 99)))
+    return Timing.of(took)
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

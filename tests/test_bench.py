@@ -23,7 +23,6 @@ ROOT = Path(__file__).parents[1]
     "name",
     [
         "codec",
-        "commit",
         "freshness",
         "ingest",
         "join",
