@@ -56,7 +56,7 @@ def measure(*, quick: bool) -> list[Line]:
         Line.of(
             f"commits {count - last + 1:,} to {count:,}",
             late,
-            Aim("ratio", most=1.5),
+            Aim("ratio", most=1.3),
             beside=(first, early),
         ),
         Line.of("the same", late, Aim("ratio", most=3.0), beside=("bare file", plain)),

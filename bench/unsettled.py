@@ -28,7 +28,7 @@ from k2.lake import Commit, Lake, TopicOffsets, open_lake, sort_rows
 from k2.model import Exchange
 
 ROWS, QUICK_ROWS = 20_000_000, 200_000
-AIMS = (Aim("ratio", most=2.0),)
+AIMS = (Aim("ratio", most=1.5),)
 DAY: Final = DAYS[-1]
 NOON: Final = datetime(DAY.year, DAY.month, DAY.day, 12, tzinfo=UTC)
 LIVE: Final = NOON + timedelta(hours=11)
