@@ -19,6 +19,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small data, to see that it runs")
     parser.add_argument("--seeds", type=int, default=1, help="overload: so many runs of each")
     parser.add_argument("--kill", action="store_true", help="overload: kill the writer meanwhile")
+    parser.add_argument("--kafka", action="store_true", help="backlog: on Kafka, not SQLite")
+    parser.add_argument("--rate", type=int, default=20_000, help="backlog: records a second")
     parser.add_argument("--minutes", type=int, default=10, help="week: how long it runs")
     asked = vars(parser.parse_args())
     console.print(f"[dim]{machine()}[/dim]")

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize(
     "name",
     [
+        "backlog",
         "codec",
         "commit",
         "freshness",
