@@ -72,6 +72,17 @@ class _Asked:
     refused_seconds: list[float] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class _Came:
+    """How a writer came back: seconds until all that stood in the log was committed, and until the
+    log's end was reached; records a second.
+    """
+
+    worked_off: float
+    at_end: float
+    rate: float
+
+
 class _Backlog:
     """One run in one home."""
 
@@ -100,7 +111,7 @@ class _Backlog:
                 with self._k2("ingest") as writer:
                     processes = {"writer": writer, "server": server}
                     with self._asking(log, url):
-                        there = self._watch(log, lake, processes)
+                        came = self._watch(log, lake, processes)
                     self._parts.end("the writer comes back")
             # The feed has ended; a writer takes what it left, and the answer is everything.
             self._caught_up()
@@ -109,7 +120,7 @@ class _Backlog:
             shed = self._shed(lake)
         audit = audited(self._home, self._settings)
         self._parts.end("audit")
-        self._tell(records, there, shed, audit)
+        self._tell(records, came, shed, audit)
 
     def _k2(self, *words: str) -> AbstractContextManager["subprocess.Popen[bytes]"]:
         return k2(self._home, *words, environment=self._settings)
@@ -145,14 +156,13 @@ class _Backlog:
         log: Log,
         lake: Lake,
         processes: Mapping[str, "subprocess.Popen[bytes]"],
-    ) -> tuple[float, float, int]:
-        """Until the writer is as near to the log's end as it can be: seconds until all that stood
-        there is committed, and until then, and how many records these were.
-        """
+    ) -> _Came:
+        """Until the writer is as near to the log's end as it can be."""
         table = lake.table("trades")
         began = time.monotonic()
-        ends, committed_at_first = _ends(log), _committed(lake)
+        ends, before = _ends(log), _committed(lake)
         worked_off: float | None = None
+        first: tuple[float, int] | None = None
         while True:
             now = time.monotonic()
             offsets = {t: of.next_offset for t, of in table.snapshot().offsets.items()}
@@ -162,9 +172,14 @@ class _Backlog:
                 for partition, end in enumerate(each)
             ):
                 worked_off = now - began
-            lag = _count(_ends(log)) - _committed(lake)
+            done = _committed(lake)
+            if first is None and done > before:
+                first = now - began, done
+            lag = _count(_ends(log)) - done
             if worked_off is not None and lag <= _IS_THERE * self._rate:
-                return worked_off, now - began, _committed(lake) - committed_at_first
+                at, had = first if first and first[1] < done else (0.0, before)
+                rate = (done - had) / (now - began - at)
+                return _Came(worked_off, now - began, rate)
             for each in levels(log, datetime.now(UTC)):
                 self._changes |= dict.fromkeys(f"{c['after']}: {c['reason']}" for c in each.history)
             for name, process in processes.items():
@@ -213,15 +228,17 @@ class _Backlog:
 
     # ------------------------------------------------------------------ telling
 
-    def _tell(self, records: int, there: tuple[float, float, int], shed: int, audit: str) -> None:
-        worked_off, at_end, count = there
+    def _tell(self, records: int, came: _Came, shed: int, audit: str) -> None:
         asked = self._asked
         console.print(f"what a reader is told that cannot be answered: {asked.words or '-'}")
         longest = {"answered": asked.seconds, "refused": asked.refused_seconds}
         rows: list[list[object]] = [
-            ["seconds until all that stood in the log is committed", worked_off],
-            ["seconds until the end of the log is reached, the feed going on", at_end],
-            ["records/s of the writer meanwhile", f"{count / at_end:,.0f}"],
+            [
+                "seconds until all that stood in the log is committed, with the start",
+                came.worked_off,
+            ],
+            ["… until the end of the log is reached, the feed going on", came.at_end],
+            ["records/s of the writer, from its first commit on", f"{came.rate:,.0f}"],
             ["levels of overload besides NORMAL", "; ".join(self._changes) or "none"],
             ["entries of the shed ledger", shed],
             *([f"{name}: most memory, MiB", most / 2**20] for name, most in self._most.items()),
