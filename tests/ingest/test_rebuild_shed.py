@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from k2.errors import Refused
-from k2.ingest import Wanted, audit, rebuild
+from k2.ingest import audit
 from k2.ingest import fill as filling
 from k2.ingest.degradation import Level
 from k2.lake import ShedRange, commit
@@ -261,19 +261,33 @@ def test_what_an_older_version_brought_in_is_refused_and_stays(
         # It kept nowhere which commit filled what.
         older.setattr(commit, "FILLED", "k2.unheard-of")
         bring_in(home)
+        append_on(home, 60)
+        work(home, shedding(called="one more"))
+        bring_in(home)
+    alone = (START + timedelta(days=60)).date()
+    (gone,) = files(home, alone)
+    Path(gone.path).unlink()
     disk = on_disk(home)
-    with pytest.raises(Refused, match="older K2") as caught:
-        again(home, DAYS[0])
-    assert "venue[" in str(caught.value.place)
-    assert on_disk(home) == disk
+    # Neither where the table's rows say so, nor where their file does not say anything.
+    for day in (DAYS[0], alone):
+        with pytest.raises(Refused, match="older K2") as caught:
+            again(home, day)
+        assert "venue[" in str(caught.value.place)
+        assert on_disk(home) == disk
+        assert (gone,) == files(home, alone)
     # Days in which nothing was shed can be made again, and so can what was shed since.
     late = START + timedelta(days=30)
-    append_on(home, late.date().toordinal() - DAYS[0].toordinal())
+    append_on(home, 30)
     work(home, shedding(called="two"))
     bring_in(home)
-    before = state(home)
-    rebuild(home.log, home.registry, home.lake, Wanted("trades", late.date(), late.date()))
-    assert state(home) == before
+    (file,) = files(home, late.date())
+    rows = pq.read_table(file.path).drop_columns(["commit_sequence"])
+    Path(file.path).unlink()
+    assert again(home, late.date()).rows == rows.num_rows == 10
+    (made,) = files(home, late.date())
+    found = pq.read_table(made.path)
+    assert found.drop_columns(["commit_sequence"]) == rows
+    assert set(found["commit_sequence"].to_pylist()) == {file.sequence}
 
 
 def append_on(home: Home, day: int) -> None:
@@ -287,7 +301,7 @@ def append_on(home: Home, day: int) -> None:
             "price": Decimal(1),
             "quantity": Decimal(1),
             "ingestion_timestamp": when,
-            "trade_id": str(10_000 + n),
+            "trade_id": str(1_000 * day + n),
             "side": "BUY",
             "price_forming": True,
             "id_space": "",
