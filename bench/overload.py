@@ -35,6 +35,8 @@ _PERIOD: Final = 0.05
 """Seconds in which a slowed writer runs once and rests once."""
 _MARGIN: Final = 0.7
 """Of what the producer makes alone: meanwhile writer and broker want the same cores."""
+_MOMENT: Final = 1 / 30
+"""Part of the overload for which a level lasts before the writer is killed at it."""
 _PATIENCE: Final = 30
 """What is shed in a minute may take half an hour to come in."""
 
@@ -210,6 +212,7 @@ class _Overload:
     def __init__(self, at: Stores, scale: _Scale, seed: int, share: float) -> None:
         self._at, self._scale, self._seed, self._share = at, scale, seed, share
         self._struck: list[Level] = []
+        self._level, self._since = Level.NORMAL, 0.0
         self._parts = Parts()
 
     def run(self, factor: int, sustained: float, *, kill: bool) -> None:
@@ -235,7 +238,7 @@ class _Overload:
                 witness.look(writer.pid)
                 if is_over and witness.is_calm:
                     break
-                if kill and self._is_to_strike(witness.level[-1]):
+                if kill and self._is_to_strike(witness):
                     writer.kill()
                     writer.wait()
                     writer = stack.enter_context(self._start())
@@ -250,10 +253,13 @@ class _Overload:
     def _start(self) -> AbstractContextManager["subprocess.Popen[bytes]"]:
         return _writer(self._at, self._share, self._scale.settings)
 
-    def _is_to_strike(self, number: int) -> bool:
-        """Once at each level that sheds."""
-        level = Level(number)
-        if level < Level.GRACEFUL or level in self._struck:
+    def _is_to_strike(self, witness: Witness) -> bool:
+        """Once at each level that sheds, when it has lasted for a moment: so that it has shed."""
+        level, now = Level(witness.level[-1]), witness.seconds[-1]
+        if level is not self._level:
+            self._level, self._since = level, now
+        lasted = now - self._since >= self._scale.seconds * _MOMENT
+        if level < Level.GRACEFUL or level in self._struck or not lasted:
             return False
         self._struck.append(level)
         return True
