@@ -46,7 +46,12 @@ def measure(*, quick: bool) -> list[Line]:
     return [
         Line.of(f"{what}, {many.files:,} files", took, *aims, beside=(beside, base))
         for what, took, base, aims in (
-            ("view and choice of files", many.planned, few.planned, (least, Aim("ratio", most=1.5))),
+            (
+                "view and choice of files",
+                many.planned,
+                few.planned,
+                (least, Aim("ratio", most=1.5)),
+            ),
             ("reader: opened, first answer", many.opened, few.opened, (Aim("figure", most=500),)),
             ("server: from start to ready", many.ready, few.ready, (Aim("figure", most=5_000),)),
             ("server: first answer once ready", many.served, few.served, (Aim("p99", most=300),)),
