@@ -93,7 +93,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "K2_COMMIT_ROWS", "count", "rows", "500000", "A commit is made once it has as many rows."
     ),
     Setting(
-        "K2_COMMIT_BYTES", "size", "bytes", "256MB", "A commit is made once it has as many bytes."
+        "K2_COMMIT_BYTES", "size", "bytes", "512MB", "A commit is made once it has as many bytes."
     ),
     Setting(
         "K2_COMMIT_INTERVAL_SECONDS",
@@ -234,6 +234,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "64MB",
         "How much of what was asked the server keeps, to answer it again while no new record "
         "belongs to it; 0: nothing.",
+    ),
+    Setting(
+        "K2_DECODED_BYTES",
+        "size",
+        "bytes",
+        "512MB",
+        "Disk that the server may use, in the home, for decoded copies of data files that are read "
+        "again and again: some 130 bytes a row; 0: none.",
     ),
     Setting(
         "K2_SESSIONS",
