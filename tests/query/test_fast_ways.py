@@ -61,10 +61,12 @@ class Blind:
 
     def select(self, *, as_of: int | None = None, **_: object) -> tuple[DataFileRef, ...]:
         found = self.of.select(as_of=as_of)
-        nothing: dict[str, Any] = {
-            "min_symbol": None, "max_symbol": None, "min_timestamp": None, "max_timestamp": None,
-        }  # fmt: skip
-        return tuple(replace(file, **nothing) for file in found)
+        if not found:
+            return ()
+        # Of all of time, the bars of each exchange's days would be made: that takes long.
+        times = [of for file in found for of in (file.min_timestamp, file.max_timestamp) if of]
+        wide: dict[str, Any] = {"min_timestamp": min(times), "max_timestamp": max(times)}
+        return tuple(replace(file, min_symbol=None, max_symbol=None, **wide) for file in found)
 
 
 def ways(engine: DuckDB, folder: Path, view: View) -> dict[str, View]:
