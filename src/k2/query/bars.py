@@ -121,12 +121,11 @@ class _Making:
             alone = not (rows.files or rows.partial) and (
                 tail_within(rows, self.view.time, span) is None
             )
-            kept = self._kept(rolled, span)
-            if alone and kept is not None and self._are_bars(selection):
-                made = kept.bars(all_trades=wanted.all_trades, last=wanted.last)
-                if made is not None:
-                    return made
-            sources["partial"] = rolled if kept is None else kept.table()
+            kept = self._kept(rolled, span) if alone and self._are_bars(selection) else None
+            made = kept and kept.bars(all_trades=wanted.all_trades, last=wanted.last)
+            if made is not None:
+                return made
+            sources["partial"] = rolled
             grouped = "bars_folded" if alone else "bars_rolled"
             if alone:
                 del sources["rows"]

@@ -1,7 +1,7 @@
 """Partial bars in memory: those of a symbol between two times are slices of their files' minutes.
 
-Comes in: files of roll-ups. Goes out: the few partial bars that a question needs; or, where each
-bar is one minute of one file, the bars themselves, without the engine.
+Comes in: files of roll-ups. Goes out: where each bar of a question is one minute of one file, the
+bars, without the engine.
 """
 
 import threading
@@ -60,11 +60,6 @@ class Partials:
 
     parts: Sequence[Sequence[pa.Table]]
     schema: pa.Schema
-
-    def table(self) -> pa.Table:
-        """All of them."""
-        found = [table for part in self.parts for table in part]
-        return pa.concat_tables(found) if found else self.schema.empty_table()
 
     def bars(self, *, all_trades: bool, last: int | None) -> pa.Table | None:
         """A bar for each (see `fill.SCHEMA`), `last`: the newest of each; None where two are of
