@@ -93,7 +93,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "K2_COMMIT_ROWS", "count", "rows", "500000", "A commit is made once it has as many rows."
     ),
     Setting(
-        "K2_COMMIT_BYTES", "size", "bytes", "512MB", "A commit is made once it has as many bytes."
+        "K2_COMMIT_BYTES", "size", "bytes", "256MB", "A commit is made once it has as many bytes."
     ),
     Setting(
         "K2_COMMIT_INTERVAL_SECONDS",
