@@ -1,5 +1,6 @@
 """K2's own reader, as a server has it: with partial bars, the newest rows of what is asked for in
-memory, and the tail followed; but no answer is kept, so that each is worked out.
+memory, decoded copies of files that are asked for again and again, and the tail followed; but no
+answer is kept, so that each is worked out.
 """
 
 from collections.abc import Callable
@@ -17,13 +18,17 @@ NOTE: Final = (
     "K2 works out each answer anew: what its server keeps of answers is off here, not in serving"
 )
 _HOT_ROWS: Final = 200_000
+_DECODED_BYTES: Final = 512_000_000
+"""What a server has by default."""
 _EXTENTS: Final = """SELECT symbol, min(timestamp) AS first_timestamp,
     max(timestamp) AS last_timestamp, count(*) AS {kind} FROM {kind} GROUP BY symbol"""
 
 
 def open_engine(home: Path) -> "Lakehouse":
     """K2 over the home itself: nothing is loaded."""
-    reader = open_reader(home, follow=True, hot_rows=_HOT_ROWS)
+    reader = open_reader(
+        home, follow=True, hot_rows=_HOT_ROWS, decoded_bytes=_DECODED_BYTES
+    )
     reader.roll_up()
     return Lakehouse(reader)
 
