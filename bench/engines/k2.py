@@ -26,9 +26,7 @@ _EXTENTS: Final = """SELECT symbol, min(timestamp) AS first_timestamp,
 
 def open_engine(home: Path) -> "Lakehouse":
     """K2 over the home itself: nothing is loaded."""
-    reader = open_reader(
-        home, follow=True, hot_rows=_HOT_ROWS, decoded_bytes=_DECODED_BYTES
-    )
+    reader = open_reader(home, follow=True, hot_rows=_HOT_ROWS, decoded_bytes=_DECODED_BYTES)
     reader.roll_up()
     return Lakehouse(reader)
 
