@@ -18,8 +18,18 @@ check: .venv/.dev
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not servers and not soak"
 
+# Other engines to compare with: large, not to be had everywhere, and at odds with what the tests need,
+# so that they have a folder of their own.
+.venv/.bench: .venv/.run requirements-bench.txt
+	$(BIN)/uv venv -q --clear --python $(BIN)/python .venv/bench
+	$(BIN)/uv pip install -q --python .venv/bench/bin/python --require-hashes -r requirements-bench.txt
+	$(BIN)/uv pip install -q --python .venv/bench/bin/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+# All of it, or what is named: make bench BENCH="table --rows 2000000".
 bench: .venv/.dev
-	$(BIN)/python -m bench
+	@$(MAKE) -s .venv/.bench || echo "no engines to compare with: they will be left out by name"
+	@if [ -e .venv/.bench ]; then .venv/bench/bin/python -m bench $(BENCH); else $(BIN)/python -m bench $(BENCH); fi
 
 soak: .venv/.dev
 	$(BIN)/pytest -m soak --timeout 7200
@@ -66,6 +76,7 @@ servers: prometheus
 lock: .venv/.uv
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --group build pyproject.toml -o requirements.txt
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --group build --group dev pyproject.toml -o requirements-dev.txt
+	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --group build --group bench -c requirements.txt pyproject.toml -o requirements-bench.txt
 	echo uv | $(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate - -o requirements-uv.txt
 
 clean:

@@ -1,25 +1,34 @@
-"""A commit beside writing and syncing the same file bare."""
+"""A commit beside writing and syncing the same file bare, and the 2,000th beside the 10th."""
 
 import os
 import time
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.home import folder
+from bench.lines import Aim, Line, show_lines
 from bench.market import rows
-from bench.report import show
+from bench.report import Timing
 from k2.lake import Commit, TopicOffsets, open_lake
 
-COMMITS = 1000
+COMMITS, QUICK_COMMITS = 2_000, 60
 ROWS = 2_000
+_FIRST = 20
+"""Commits around the tenth."""
+_LAST = 100
+"""The last ones: as many as a table keeps snapshots, so that every kind of commit is among them."""
 
 
 def run(*, quick: bool = False) -> None:
-    """Print p50 and p99 of a thousand commits of 2,000 rows: early, late, and the file bare."""
-    count = 60 if quick else COMMITS
+    """Print p50 and p99 of commits of 2,000 rows: early, late, and the file bare."""
+    show_lines(f"Commits of {ROWS:,} rows, ms", measure(quick=quick))
+
+
+def measure(*, quick: bool) -> list[Line]:
+    """Lines of the bare file, of the first commits and of the last ones."""
+    count = QUICK_COMMITS if quick else COMMITS
     day, made = next(iter(rows("trades", ROWS * 5)))
     bare, commits = [], []
     with folder("commit") as home:
@@ -28,28 +37,30 @@ def run(*, quick: bool = False) -> None:
         for number in range(count):
             began = time.perf_counter()
             _write_bare(home / f"{number}.parquet", made)
-            bare.append((time.perf_counter() - began) * 1000)
+            bare.append(time.perf_counter() - began)
             snapshot = table.snapshot()
             began = time.perf_counter()
             file = table.write(made, day)
             end = {"bench": TopicOffsets("bench", {0: (number + 1) * ROWS})}
             table.commit(Commit((file,), snapshot.offsets, end))
-            commits.append((time.perf_counter() - began) * 1000)
+            commits.append(time.perf_counter() - began)
             if number % 50 == 49:
                 lake.absorb("trades")
         lake.close()
-    tenth = max(count // 10, 1)
-    figures: list[list[object]] = [
-        [name, float(np.percentile(of, 50)), float(np.percentile(of, 99))]
-        for name, of in (
-            ("the file bare, synced", bare),
-            (f"commits 1 to {tenth}", commits[:tenth]),
-            (f"commits {count - tenth + 1} to {count}", commits[-tenth:]),
-        )
+    last = min(_LAST, count // 3)
+    plain, early, late = map(Timing.of, (bare, commits[:_FIRST], commits[-last:]))
+    first = f"1 to {_FIRST}"
+    return [
+        Line.of("the file bare, synced", plain),
+        Line.of(f"commits {first}", early, beside=("bare file", plain)),
+        Line.of(
+            f"commits {count - last + 1:,} to {count:,}",
+            late,
+            Aim("ratio", most=1.3),
+            beside=(first, early),
+        ),
+        Line.of("the same", late, Aim("ratio", most=3.0), beside=("bare file", plain)),
     ]
-    ratio = float(np.percentile(commits[-tenth:], 50)) / float(np.percentile(bare, 50))
-    figures.append(["late commit over bare file", ratio, ""])
-    show(f"Commits of {ROWS:,} rows", ["", "p50 ms", "p99 ms"], figures)
 
 
 def _write_bare(path: Path, table: pa.Table) -> None:

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from types import MappingProxyType
 
@@ -36,6 +37,7 @@ def settled(
     """Tables of `count` trades and quotes, each day's as `alter` has it, settled: a file a day and
     bucket, sorted.
     """
+    home.mkdir(exist_ok=True)
     open_log(f"sqlite:{home}/log.db").close()
     open_registry(f"embedded:{home}/registry.db").close()
     lake = open_lake(home / "lake")
@@ -58,6 +60,13 @@ def settled(
             exchange = Exchange(EXCHANGE, "crypto", "UTC")
             table.commit(Commit(tuple(files), start, end, exchanges=(exchange,)))
     lake.close()
+
+
+def data_files(home: Path, kind: str, day: date | None = None) -> list[str]:
+    """The data files of a table of a home, or those of one day of it."""
+    data = home / "lake" / "tables" / kind / "data"
+    below = data if day is None else data / f"exchange_date={day}"
+    return sorted(str(path) for path in below.rglob("*.parquet"))
 
 
 @contextmanager

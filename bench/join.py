@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bench.home import folder, settled
+from bench.home import data_files, folder, settled
 from bench.market import DAYS, SYMBOLS
 from bench.report import show, timed
 from k2.query import JoinWanted, Reader, Rule, Selection, open_reader
@@ -82,7 +82,7 @@ def _plain(home: Path, fields: tuple[str, ...]) -> str:
         for name in fields
     )
     t, q = (
-        f"(SELECT * FROM read_parquet({_paths(home, kind)}) WHERE symbol = '{SYMBOLS[0]}' "
+        f"(SELECT * FROM read_parquet({data_files(home, kind)}) WHERE symbol = '{SYMBOLS[0]}' "
         f"AND timestamp >= '{DAY}' AND timestamp < '{DAY + timedelta(days=1)}')"
         for kind in ("trades", "quotes")
     )
@@ -90,11 +90,6 @@ def _plain(home: Path, fields: tuple[str, ...]) -> str:
         f"SELECT {chosen} FROM {t} t ASOF LEFT JOIN {q} q ON t.timestamp >= q.timestamp "
         "ORDER BY t.timestamp, t.timestamp_nanos, t.log_topic, t.log_partition, t.log_offset"
     )
-
-
-def _paths(home: Path, kind: str) -> list[str]:
-    files = (home / "lake" / "tables" / kind / "data").rglob("*.parquet")
-    return sorted(str(path) for path in files)
 
 
 def _compare(told: str, ours: pa.Table, theirs: pa.Table) -> None:

@@ -38,7 +38,7 @@ def run(*, quick: bool = False) -> None:
         while time.monotonic() < end:
             for path in ("/v1/symbols", "/v1/bars/1s?symbol=BTCUSDT&last=300", "/v1/status"):
                 urllib.request.urlopen(url + path, timeout=30).read()
-            now = _memory(demo.pid)
+            now = memory_of(demo.pid)
             whole = max(whole, sum(now.values()))
             for name, size in now.items():
                 most[name] = max(most.get(name, 0), size)
@@ -49,7 +49,7 @@ def run(*, quick: bool = False) -> None:
     show(title, ["process", "most, MiB"], figures)
 
 
-def _memory(parent: int) -> dict[str, int]:
+def memory_of(parent: int) -> dict[str, int]:
     """Bytes of a process and its children, by what they do."""
     found: dict[str, int] = {}
     for folder_ in Path("/proc").iterdir():

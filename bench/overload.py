@@ -1,10 +1,7 @@
 """Three and ten times what a writer sustains, on a real Kafka: what is shed, does it come in?"""
 
-import json
-import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -20,9 +17,9 @@ from servers.install import place
 from bench.home import k2
 from bench.kafka import Stores, stores
 from bench.plot import Line, Panel, write_svg
-from bench.report import console, show
+from bench.report import Parts, audited, console, show
 from bench.torrent import FIRST_SHARE, Source, Torrent
-from bench.witness import Witness, committed
+from bench.witness import Ages, Witness, committed, shed_totals
 from k2.ingest import Level
 from k2.ingest.line import Line as WritersLine
 from k2.ingest.options import WriterOptions
@@ -38,6 +35,8 @@ _PERIOD: Final = 0.05
 """Seconds in which a slowed writer runs once and rests once."""
 _MARGIN: Final = 0.7
 """Of what the producer makes alone: meanwhile writer and broker want the same cores."""
+_MOMENT: Final = 1 / 30
+"""Part of the overload for which a level lasts before the writer is killed at it."""
 _PATIENCE: Final = 30
 """What is shed in a minute may take half an hour to come in."""
 
@@ -64,24 +63,28 @@ _QUICK: Final = _Scale(5.0, 50_000, {**_DEFAULTS, **_SMALL})
 
 
 def run(*, quick: bool = False, seeds: int = 1, kill: bool = False) -> None:
-    """Print the rates, then for each factor and seed what tier 1 felt and how all came in.
+    """Print the rates, then for each factor and seed one table: what tier 1 felt, how all came in.
 
-    `kill`: the writer is killed, and started again, once at each level from 2 to 4.
+    `kill`: the writer is killed, and started again, once at each level from 2 to 4 that it comes
+    to.
     """
     if not place("kafka").is_dir():
         console.print("Kafka is not installed: `make servers` installs it")
         return
-    scale = _QUICK if quick else _FULL
+    scale, parts = _QUICK if quick else _FULL, Parts()
     with stores() as at:
         _shedding_beside_processing(at, scale)
+    parts.end("shedding beside processing")
     with stores() as at:
         made, share, sustained = _sustained(at, scale)
+    parts.end("what the writer sustains")
     show(
         "What is overloaded",
         ["", "records/s"],
         [
             ["the producer makes, alone", f"{made:,.0f}"],
             [f"the writer sustains, running {share:.0%} of the time", f"{sustained:,.0f}"],
+            *([f"seconds: {name}", seconds] for name, seconds in parts),
         ],
     )
     for factor in (3, 10):
@@ -150,11 +153,12 @@ def _drained(at: Stores, source: Source, share: float) -> float:
     with (
         closing(open_log(source.log)) as log,
         closing(open_lake(at.home / "lake")) as lake,
-        _writer(at, share, {}),
+        _writer(at, share, {}) as writer,
     ):
         witness = Witness(log, lake.table("trades"))
         while not witness.lag or witness.lag[-1]:
-            witness.look()
+            assert writer.poll() is None, "the writer has ended"
+            witness.look(writer.pid)
             time.sleep(_LOOK_SECONDS)
     steps = np.flatnonzero(np.diff(witness.lag))
     # Too few commits to count between: then the start of the process counts as well.
@@ -208,6 +212,8 @@ class _Overload:
     def __init__(self, at: Stores, scale: _Scale, seed: int, share: float) -> None:
         self._at, self._scale, self._seed, self._share = at, scale, seed, share
         self._struck: list[Level] = []
+        self._level, self._since = Level.NORMAL, 0.0
+        self._parts = Parts()
 
     def run(self, factor: int, sustained: float, *, kill: bool) -> None:
         """Overload the writer, wait until all has come in, and print what was seen."""
@@ -219,68 +225,79 @@ class _Overload:
             table = lake.table("trades")
             writer = stack.enter_context(self._start())
             while not committed(table.snapshot()):
+                assert writer.poll() is None, "the writer has ended"
                 time.sleep(_LOOK_SECONDS)
+            self._parts.end("start")
             process = stack.enter_context(torrent.running(rate, self._scale.seconds))
             witness = Witness(log, table)
             patience = time.monotonic() + _PATIENCE * self._scale.seconds
             while time.monotonic() < patience:
+                if not process.is_alive() and "overload" not in dict(self._parts):
+                    self._parts.end("overload")
                 is_over = not process.is_alive()
-                witness.look()
+                witness.look(writer.pid)
                 if is_over and witness.is_calm:
                     break
-                if kill and self._is_to_strike(witness.level[-1]):
+                if kill and self._is_to_strike(witness):
                     writer.kill()
                     writer.wait()
                     writer = stack.enter_context(self._start())
+                assert writer.poll() is None, "the writer has ended"
                 time.sleep(_LOOK_SECONDS)
-        self._tell(f"{factor} x what it sustains, seed {self._seed}", witness, rate, torrent.sent)
+            self._parts.end("until all was in and calm")
+            shed = shed_totals(lake)
+        killed = ", killed" if kill else ""
+        title = f"{factor} x what it sustains, seed {self._seed}{killed}"
+        self._tell(title, witness, (rate, torrent.sent), shed)
 
     def _start(self) -> AbstractContextManager["subprocess.Popen[bytes]"]:
         return _writer(self._at, self._share, self._scale.settings)
 
-    def _is_to_strike(self, number: int) -> bool:
-        """Once at each level that sheds."""
-        level = Level(number)
-        if level < Level.GRACEFUL or level in self._struck:
+    def _is_to_strike(self, witness: Witness) -> bool:
+        """Once at each level that sheds, when it has lasted for a moment: so that it has shed."""
+        level, now = Level(witness.level[-1]), witness.seconds[-1]
+        if level is not self._level:
+            self._level, self._since = level, now
+        lasted = now - self._since >= self._scale.seconds * _MOMENT
+        if level < Level.GRACEFUL or level in self._struck or not lasted:
             return False
         self._struck.append(level)
         return True
 
-    def _tell(self, title: str, witness: Witness, rate: float, sent: int) -> None:
+    def _tell(
+        self, title: str, witness: Witness, made: tuple[float, int], shed: tuple[int, int]
+    ) -> None:
+        rate, sent = made
         asked = rate * self._scale.seconds
         bounded = ", all that it could" if sent < 0.95 * asked else ""
         struck = " ".join(level.name for level in self._struck)
-        shown = [
+        audit = audited(self._at.home, self._at.environment)
+        self._parts.end("audit")
+        ages, filled, points = witness.freshness()
+        self._plot(title, witness, points)
+        self._parts.end("freshness and plot")
+        felt = [(f"at level {level.value}, {level.name}", of) for level, of in ages.items()]
+        felt += [("shed whole at level 4, brought in later", filled)] if len(filled) else []
+        late: list[list[object]] = [
+            [f"tier 1 ({FIRST_SHARE:.0%}), {name}: visible after, s, p99", _late(of)]
+            for name, of in felt
+        ]
+        shown: list[list[object]] = [
             ["records/s asked of the producer", f"{rate:,.0f}"],
             [f"records/s produced{bounded}", f"{sent / self._scale.seconds:,.0f}"],
             ["levels, in order", " ".join(map(str, _turns(witness.level)))],
-            ["most lag, records", f"{max(witness.lag):,}"],
-            ["most records shed and not in yet", f"{max(witness.waiting):,}"],
             ["writer killed at", struck or "no level"],
+            *late,
+            ["most lag, records", f"{max(witness.lag):,}"],
+            ["records shed", f"{shed[0]:,}"],
+            ["… brought in again", f"{shed[1]:,}"],
+            ["… most of them at once", f"{max(witness.waiting):,}"],
             ["from the last record until level 0", _seconds(witness.after(witness.level))],
             ["… until all that was shed is in", _seconds(witness.after(witness.waiting))],
-            ["audit", self._audit()],
+            ["audit", audit],
+            *([f"seconds: {name}", seconds] for name, seconds in self._parts),
         ]
         show(title, ["", ""], shown)
-        ages, filled, points = witness.freshness()
-        rows = [(f"level {level.value}, {level.name}", of) for level, of in ages.items()]
-        rows += [("shed at level 4, brought in later", filled)] if len(filled) else []
-        show(
-            f"Records of tier 1 ({FIRST_SHARE:.0%}): seconds from produced to visible in the table",
-            ["", "records", "p50", "p99"],
-            [[name, len(of), *map(float, np.percentile(of, [50, 99]))] for name, of in rows],
-        )
-        self._plot(title, witness, points)
-
-    def _audit(self) -> str:
-        command = [sys.executable, "-m", "k2", "--home", str(self._at.home), "audit", "--json"]
-        environment = {"PATH": os.environ["PATH"], **self._at.environment}
-        done = subprocess.run(command, capture_output=True, check=False, env=environment)
-        found = json.loads(done.stdout)
-        fates = ("committed", "duplicate", "rejected", "shed", "lost", "in_flight")
-        totals = {fate: sum(of[fate] for of in found["partitions"]) for fate in fates}
-        counted = ", ".join(f"{count:,} {fate}" for fate, count in totals.items() if count)
-        return f"{'clean' if found['ok'] else 'WRONG'}: {counted}"
 
     def _plot(self, title: str, witness: Witness, points: list[tuple[float, float]]) -> None:
         at = witness.seconds
@@ -295,9 +312,15 @@ class _Overload:
             Panel("tier 1: seconds from produced to visible, p99 of each commit", [fresh]),
         ]
         _PLOTS.mkdir(parents=True, exist_ok=True)
-        path = _PLOTS / f"{title.split()[0]}x-seed{self._seed}.svg"
+        killed = "-killed" if title.endswith("killed") else ""
+        path = _PLOTS / f"{title.split()[0]}x-seed{self._seed}{killed}.svg"
         write_svg(path, title, panels)
         console.print(f"plot: {path}")
+
+
+def _late(ages: Ages) -> str:
+    p50, p99 = np.percentile(ages, [50, 99])
+    return f"{p99:,.3g} (p50 {p50:,.3g}, of {len(ages):,})"
 
 
 def _seconds(value: float | None) -> str:

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from bench.torrent import PARTITIONS, TOPIC, first_names
 from k2.ingest import Level, levels
-from k2.lake import LakeTable, Snapshot
+from k2.ingest.shed import LATER
+from k2.lake import Lake, LakeTable, Snapshot
 from k2.log import Log
 
 Ages = npt.NDArray[np.float64]
@@ -38,7 +39,9 @@ class _Commit:
 
 @dataclass
 class Witness:
-    """Looks as often as it is told to; `seconds` count from its making."""
+    """Looks as often as it is told to; `seconds` count from its making. `level` is that of the
+    writer that lives: one that was killed stays on the board for a while.
+    """
 
     log: Log
     table: LakeTable
@@ -54,10 +57,11 @@ class Witness:
         self._last = self.table.snapshot()
         self._commits: list[_Commit] = []
 
-    def look(self) -> None:
-        """Take how things stand now."""
+    def look(self, writer: int) -> None:
+        """Take how things stand now; `writer` is the id of the writer's process."""
         snapshot, now = self.table.snapshot(), time.monotonic() - self._began
-        level = max((each.level for each in levels(self.log, datetime.now(UTC))), default=0)
+        told = levels(self.log, datetime.now(UTC))
+        level = max((w.level for w in told if w.writer.split("-")[-2] == str(writer)), default=0)
         end, before = sum(self.log.end_offsets(TOPIC)), self._last
         if snapshot.sequence > before.sequence:
             files = [file.path for file in snapshot.files.since(before.sequence)]
@@ -112,6 +116,19 @@ class Witness:
 def committed(snapshot: Snapshot) -> int:
     """Records of the log whose fate the snapshot tells."""
     return sum(_offsets(snapshot).values())
+
+
+def shed_totals(lake: Lake) -> tuple[int, int]:
+    """Records that were ever shed, and those of them that are in, as the ledger says; what was shed
+    anew while it came in counts once.
+    """
+    found = {"shed": 0, "filled": 0, "anew": 0}
+    for file in lake.ledger_files("shed"):
+        rows = pq.ParquetFile(file.path).read(columns=["event", "id", "records"]).to_pylist()
+        for row in rows:
+            anew = row["event"] == "shed" and row["id"].endswith(LATER)
+            found["anew" if anew else row["event"]] += row["records"]
+    return found["shed"], found["filled"] - found["anew"]
 
 
 def _offsets(snapshot: Snapshot) -> Mapping[int, int]:

@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize(
     "name",
     [
+        "backlog",
         "codec",
-        "commit",
         "freshness",
         "ingest",
         "join",

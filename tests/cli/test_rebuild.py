@@ -9,6 +9,7 @@ from k2.cli.commands import rebuild
 from k2.lake import RECORD_TABLES, open_lake
 from k2.log import open_log
 from tests.cli.conftest import K2
+from tests.cli.test_shed import shed
 
 TRADES = "market.crypto.trades.simulated"
 
@@ -80,3 +81,24 @@ def test_an_audit_tells_of_partitions_whose_own_records_are_right(k2: K2, home: 
     assert ended.code == 1
     assert "market.crypto.trades.simulated partition 0, offset 0: " in ended.talk
     assert "market.crypto.trades.other partition 0: the file" in ended.talk
+
+
+def test_what_was_shed_waits_as_before_and_what_was_brought_in_comes_back(
+    k2: K2, tmp_path: Path
+) -> None:
+    k2("feed", "simulator:?rate=max&kinds=trades&count=3000&symbols=8")
+    left = shed(tmp_path / "home")
+    for file in data_files(tmp_path / "home"):
+        file.unlink()
+    assert k2("audit").code == 1
+    assert k2("rebuild", "trades").code == 0
+    (part,) = json.loads(k2("audit", "--json").out)["partitions"]
+    assert (part["committed"], part["shed"], part["problem"]) == (3000 - left, left, None)
+
+    k2("shed", "backfill")
+    before = k2("trades", "--csv", "--limit", "3000").out
+    for file in data_files(tmp_path / "home"):
+        file.unlink()
+    assert k2("rebuild").code == 0
+    assert k2("audit").code == 0
+    assert k2("trades", "--csv", "--limit", "3000").out == before

@@ -11,16 +11,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from k2.errors import Refused
 from k2.feeds import open_feed
 from k2.ingest import (
     PartitionAudit,
     Retention,
     Tail,
-    Wanted,
     WriterOptions,
     audit,
-    rebuild,
 )
 from k2.ingest import fill as filling
 from k2.ingest.degradation import Level
@@ -242,11 +239,3 @@ def test_the_log_keeps_what_was_shed(home: Home) -> None:
     assert sums(home).shed == 0
     trim_committed(home.log, [home.lake.table("trades").snapshot()], keep, now())
     assert home.log.start_offset(TRADES, 0) == home.log.end_offset(TRADES, 0)
-
-
-def test_a_table_of_which_records_were_shed_is_not_rebuilt(home: Home) -> None:
-    append(home, 500)
-    work(home, shedding())
-    bring_in(home)
-    with pytest.raises(Refused, match="shed once"):
-        rebuild(home.log, home.registry, home.lake, Wanted("trades"))

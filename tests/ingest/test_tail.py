@@ -55,3 +55,46 @@ def test_a_record_that_was_the_same_as_one_gone_since_is_not_left_out(
         again = tail.pin("trades")
 
         assert again.rows["log_offset"].to_pylist() == list(range(50, 100))
+
+
+def test_a_writer_that_is_far_behind_is_told_at_once_and_nothing_is_held(tmp_path: Path) -> None:
+    with open_home(tmp_path) as home:
+        feed = open_feed("simulator:?rate=max&kinds=trades&symbols=2&chunk=500&seed=1", None, now)
+        producer = Producer(home.log, home.registry, 2)
+
+        def send() -> None:
+            (found,) = feed.read()
+            producer.send(feed.exchanges[0], "trades", found.table)
+
+        send()
+        tail = Tail(home.log, home.registry, home.lake, SKEW, 1_000)
+        assert tail.pin("trades").rows.num_rows == 500
+        send()
+        assert tail.pin("trades").rows.num_rows == 1_000, "as many as may be held"
+        send()
+        for _ in range(2):
+            with pytest.raises(Unavailable, match=r"1,500 trades wait .* 1,000 .* far") as told:
+                tail.pin("trades")
+            assert "k2 ingest" in str(told.value.hint)
+        # What is decided while it is far behind is nothing: the log's ends say it.
+        reading: list[int] = []
+        log, read = home.log, home.log.read
+        send()
+
+        class Counting:
+            def __getattr__(self, name: str) -> object:
+                return getattr(log, name)
+
+            def read(self, topic: str, partition: int, offset: int, most: int) -> object:
+                reading.append(offset)
+                return read(topic, partition, offset, most)
+
+        counted = Tail(Counting(), home.registry, home.lake, SKEW, 1_000)  # type: ignore[arg-type]
+        for questions in range(3):
+            with pytest.raises(Unavailable, match="2,000 trades wait"):
+                counted.pin("trades")
+            assert len(reading) == 2, (questions, "a look at each partition, once")
+        home.catch_up()
+        assert tail.pin("trades").rows.num_rows == 0
+        send()
+        assert (tail.pin("trades").rows.num_rows, counted.pin("trades").rows.num_rows) == (500, 500)

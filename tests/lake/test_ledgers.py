@@ -1,6 +1,7 @@
 """Ledgers: each outbox entry and each commit is taken once; past states are found for good."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from k2.errors import BadInput, NotFound, Refused
-from k2.lake import Commit, Lake, Snapshot, open_lake
+from k2.lake import Commit, Lake, ShedRange, Snapshot, open_lake
+from k2.lake.offsets import shed_from_json
 from tests.lake.make import DAY, START, TOPIC, append, at, rejected, trades
 
 
@@ -190,3 +192,30 @@ def test_a_tag_is_given_once(lake: Lake) -> None:
         lake.tag("trades", "2026-11-20T00:00:00Z")
     with pytest.raises(NotFound):
         lake.tag("trades", "never", 99)
+
+
+def test_commits_tell_which_shed_records_they_brought_in(lake: Lake) -> None:
+    table = lake.table("trades")
+    shed = ShedRange("one", TOPIC, "log-1", 0, 0, 10, 10)
+    base = table.commit(Commit((), {}, at(10), shed=(shed,)))
+    front = replace(shed, end_offset=4, records=4)
+    file = table.write(trades(4), DAY)
+    table.commit(Commit((file,), base.offsets, base.offsets, filled=(front,)))
+    for _ in range(2):
+        told = lake.commits_of("trades")["filled"].to_pylist()
+        assert [text and shed_from_json(text) for text in told] == [None, (front,)]
+        lake.absorb("trades")
+    lake.tag("trades", "after")
+    assert lake.commits_of("trades")["filled"].to_pylist()[2] is None, "a name brings in nothing"
+
+
+def test_commits_kept_by_an_older_version_are_read(lake: Lake) -> None:
+    append(lake.table("trades"), 5)
+    lake.absorb("trades")
+    (file,) = lake.ledger_files("commits")
+    older = pq.read_table(file.path).drop_columns(["filled"])
+    pq.write_table(older, file.path)
+    append(lake.table("trades"), 5)
+    rows = lake.commits_of("trades").to_pylist()
+    assert [(row["commit"], row["filled"]) for row in rows] == [(1, None), (2, None)]
+    assert lake.resolve_as_of("trades", rows[0]["committed_at"]) == 1

@@ -1,6 +1,6 @@
 """Trades for tests: tables with lineage, split into files and a tail, and what a view needs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -123,14 +123,15 @@ def write_file(
     sequence: int,
     *,
     columns: pa.Schema = COLUMNS,
-    **drop: bool,
+    order: Callable[[Row], tuple[Any, ...]] = order_of,
+    drop: Iterable[str] = (),
 ) -> DataFileRef:
-    """A data file of one commit, as the lake writes it: sorted by symbol and time."""
-    table = to_table(sorted(rows, key=lambda row: (row["symbol"], *order_of(row))), columns)
+    """A data file of one commit, as the lake writes it: sorted by symbol, and then by `order`."""
+    table = to_table(sorted(rows, key=lambda row: (row["symbol"], *order(row))), columns)
     plain = pa.schema(
         [f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f for f in table.schema]
     )
-    table = table.cast(plain).drop_columns([name for name, gone in drop.items() if gone])
+    table = table.cast(plain).drop_columns(list(drop))
     path = folder / f"{uuid4()}.parquet"
     pq.write_table(table, path, row_group_size=64, store_decimal_as_integer=True)
     times = [(row["timestamp"] - DAWN) // timedelta(microseconds=1) for row in rows]

@@ -275,11 +275,8 @@ def test_columns_are_plain_and_those_asked_for(engine: DuckDB, tmp_path: Path) -
 def test_files_of_an_earlier_version_get_the_defaults(engine: DuckDB, tmp_path: Path) -> None:
     """With and without a newer file or a tail beside them."""
     at = datetime(2024, 3, 4, tzinfo=UTC)
-    gone = dict.fromkeys(
-        ("side", "price_forming", "id_space", "timestamp_nanos", "trade_id", "commit_sequence"),
-        True,
-    )
-    old = write_file(tmp_path, [trade("A", at, "1")], 1, **gone)
+    gone = ("side", "price_forming", "id_space", "timestamp_nanos", "trade_id", "commit_sequence")
+    old = write_file(tmp_path, [trade("A", at, "1")], 1, drop=gone)
     new = write_file(tmp_path, [trade("A", at + timedelta(1), "2", offset=1)], 2)
     base = replace(view_of(tmp_path, []), sequence=2)
     tail = to_table([trade("A", at + timedelta(2), "3", offset=2)])

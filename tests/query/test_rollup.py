@@ -211,3 +211,63 @@ def test_roll_ups_that_are_made_later_are_seen(engine: DuckDB, tmp_path: Path) -
     watched.read.clear()
     make_bars(watched, view, Selection(), wanted)  # type: ignore[arg-type]
     assert watched.read == []
+
+
+class Silent:
+    """An engine that tells what was asked of it."""
+
+    def __init__(self, engine: DuckDB) -> None:
+        self._engine = engine
+        self.asked: list[str] = []
+
+    def run(self, made: Statement, sources: dict[str, Source]) -> object:
+        self.asked.append(made.text)
+        return self._engine.run(made, sources)
+
+
+def test_minutes_of_one_file_are_bars_without_the_engine(engine: DuckDB, tmp_path: Path) -> None:
+    rows = day_of_trades(3000)
+    later = [row | {"log_offset": 5000 + n} for n, row in enumerate(day_of_trades(50))]
+    for row in later:
+        row["timestamp"] += timedelta(days=1)
+        row["exchange_date"] = date(2024, 3, 6)
+    plain = view_of(tmp_path, [rows, later])
+    view, silent = rolled(engine, tmp_path, plain), Silent(engine)
+    start = datetime(2024, 3, 5, 10, tzinfo=UTC)
+    for last in (None, 7):
+        wanted = BarsWanted(parse_interval("1m"), last=last)
+        for selection in (
+            Selection(("A",)),
+            Selection(("A", "Z"), start=start, end=start + timedelta(minutes=17)),
+        ):
+            expected = make_bars(engine, plain, selection, wanted)
+            make_bars(engine, view, selection, wanted)
+            silent.asked.clear()
+            assert make_bars(silent, view, selection, wanted).equals(expected)  # type: ignore[arg-type]
+            assert silent.asked == []
+    # Of five minutes, and of those that two files share, the engine makes one.
+    make_bars(silent, view, Selection(("A",)), BarsWanted(parse_interval("5m")))  # type: ignore[arg-type]
+    assert len(silent.asked) == 1
+    shared = view_of(tmp_path, [rows[:1000], rows[1000:1001] + rows[998:999]])
+    made, expected = (
+        make_bars(engine, of, Selection(("A",)), BarsWanted(parse_interval("1m")))
+        for of in (rolled(engine, tmp_path, shared), shared)
+    )
+    assert made.equals(expected)
+
+
+def test_a_tail_with_such_trades_is_merged(engine: DuckDB, tmp_path: Path) -> None:
+    rows = day_of_trades(3000)
+    others = [trade("B", row["timestamp"], "1", offset=9000 + n) for n, row in enumerate(rows[:9])]
+    view = rolled(engine, tmp_path, view_of(tmp_path, [rows[:2000]], others))
+    silent, wanted = Silent(engine), BarsWanted(parse_interval("1m"))
+    make_bars(silent, view, Selection(("A",)), wanted)  # type: ignore[arg-type]
+    silent.asked.clear()
+    assert make_bars(silent, view, Selection(("A",)), wanted).num_rows == 960  # type: ignore[arg-type]
+    assert silent.asked == []
+    # One trade more of the last minute, in the tail.
+    more = rolled(engine, tmp_path, view_of(tmp_path, [rows[:2000]], rows[2000:2001]))
+    plain = replace(more, rollups=None)
+    made, expected = (make_bars(engine, of, Selection(("A",)), wanted) for of in (more, plain))
+    assert made.equals(expected)
+    assert made.num_rows in (960, 961)

@@ -244,6 +244,7 @@ def open_reader_of(settings: Settings, *, follow: bool = False) -> "Reader":
         memory=settings.query.memory,
         hot_rows=settings.query.hot_rows,
         answers=settings.query.answers,
+        decoded_bytes=settings.query.decoded_bytes,
         sessions=settings.query.sessions,
     )
 

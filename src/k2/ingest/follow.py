@@ -155,6 +155,13 @@ class Follower:
             committed is not None and committed.next_offset.get(partition) == read
         )
 
+    def behind(self) -> int:
+        """Messages between what was decided and the log's end as last seen; nobody is asked."""
+        return sum(
+            max(0, end - self.next_offset.get(topic, {}).get(partition, end))
+            for (topic, partition), (_, end) in self.seen.items()
+        )
+
     def lag(self) -> int:
         """Messages between what was decided and the log's end."""
         lag = 0

@@ -5,7 +5,7 @@ Comes in: the ledger's files and the tables. Goes out: ranges of ids, and what b
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -26,6 +26,7 @@ _LEDGER: Final = (
     *("exchange", "symbol", "id_space", "source", "first_missing", "last_missing"),
     *("from_timestamp", "to_timestamp", "cause"),
 )
+_RANGE: Final = ("exchange", "symbol", "id_space", "first_missing", "last_missing")
 _RECORD: Final = pa.schema(
     [
         ("exchange", pa.string()),
@@ -127,22 +128,9 @@ def read_entries(
     """
     if not paths:
         return []
-    plain = pa.schema(
-        [
-            f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f
-            for f in definition("gaps").arrow
-        ]
-    )
-    # What the log lost has no symbol: its numbers are offsets.
-    condition = (pc.field("kind") == kind) & (pc.field("symbol") != "")
-    condition &= pc.field("first_missing").is_valid() & pc.field("last_missing").is_valid()
-    if exchanges:
-        condition &= pc.field("exchange").isin(sorted(exchanges))
-    if symbols:
-        condition &= pc.field("symbol").isin(sorted(symbols))
     with reading_files():
-        dataset = ds.dataset(list(paths), schema=plain, format="parquet")
-        rows = dataset.to_table(columns=list(_LEDGER), filter=condition)
+        condition = _of(kind, exchanges, symbols)
+        rows = _dataset(paths).to_table(columns=list(_LEDGER), filter=condition)
     order = ("exchange", "symbol", "first_missing", "last_missing")
     rows = rows.sort_by([(name, "ascending") for name in order])
     return [
@@ -151,6 +139,44 @@ def read_entries(
             *(rows[name].to_pylist() for name in _LEDGER), strict=True
         )
     ]
+
+
+def read_ranges(
+    paths: Sequence[str], kind: str, exchanges: Collection[str], symbols: Collection[str]
+) -> Iterator[pa.RecordBatch]:
+    """The same ranges as columns, as the files have them: exchange, symbol, id_space, first_missing
+    and last_missing (inclusive). A few of them are held at once.
+    """
+    if not paths:
+        return
+    with reading_files():
+        yield from _dataset(paths).to_batches(
+            columns=list(_RANGE),
+            filter=_of(kind, exchanges, symbols),
+            batch_readahead=1,
+            fragment_readahead=1,
+        )
+
+
+def _dataset(paths: Sequence[str]) -> ds.Dataset:
+    plain = pa.schema(
+        [
+            f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f
+            for f in definition("gaps").arrow
+        ]
+    )
+    return ds.dataset(list(paths), schema=plain, format="parquet")
+
+
+def _of(kind: str, exchanges: Collection[str], symbols: Collection[str]) -> pc.Expression:
+    # What the log lost has no symbol: its numbers are offsets.
+    condition = (pc.field("kind") == kind) & (pc.field("symbol") != "")
+    condition &= pc.field("first_missing").is_valid() & pc.field("last_missing").is_valid()
+    if exchanges:
+        condition &= pc.field("exchange").isin(sorted(exchanges))
+    if symbols:
+        condition &= pc.field("symbol").isin(sorted(symbols))
+    return condition
 
 
 def present_ids(

@@ -84,11 +84,10 @@ class Line:
         self._follower = Follower(
             self._kind, self._log, self._registry, self._table, snapshot, self._options.skew
         )
-        self._sequences = (
-            Sequences(self._lake, self._table, snapshot, self._options.gap_grace)
-            if self._kind in ID_COLUMN
-            else None
-        )
+        self._sequences: Sequences | None = None
+        if self._kind in ID_COLUMN:
+            grace, most = self._options.gap_grace, self._options.most_holes
+            self._sequences = Sequences(self._lake, self._table, snapshot, grace, most)
         self._gathered: list[Decided] = []
         self._committing: list[Decided] = []
         self._since = 0.0

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from k2.ingest.holes import ALL_HOLES
 from k2.ingest.overload import OverloadOptions
 from k2.ingest.watch import Unwatched, Watch
 from k2.model import CLOCK_SKEW
@@ -29,8 +30,9 @@ class Retention:
 class WriterOptions:
     """How a writer works. `skew`: how far a timestamp may lie ahead of its ingestion_timestamp.
 
-    `gap_grace`: how long numbers may be missing before the gap ledger has them. `overload`: when it
-    steps back. `file_age_max`: files prepared longer ago than this are written
+    `gap_grace`: how long numbers may be missing before the gap ledger has them; `most_holes`: so
+    many of a table's are in memory, and others in the ledger alone, before their time if need be.
+    `overload`: when it steps back. `file_age_max`: files prepared longer ago than this are written
     anew before their commit, so that whoever removes orphans cannot have taken them for some.
     `watch` is told of its work.
     """
@@ -40,5 +42,6 @@ class WriterOptions:
     overload: OverloadOptions = field(default_factory=OverloadOptions)
     skew: timedelta = CLOCK_SKEW
     gap_grace: timedelta = timedelta(seconds=10)
+    most_holes: int = ALL_HOLES
     file_age_max: timedelta = timedelta(hours=12)
     watch: Watch = field(default_factory=Unwatched)

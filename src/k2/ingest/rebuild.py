@@ -7,7 +7,7 @@ brought it, in one commit that takes the old files out of the table.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date
 from typing import Final
 
 import numpy as np
@@ -17,26 +17,15 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from k2.errors import BadInput, Broken, Conflict, NotFound, Refused
-from k2.ingest.decide import Decider
-from k2.ingest.known import LINEAGE, Known
+from k2.ingest.known import LINEAGE
 from k2.ingest.origin import Ints, Origins, Place, joined
-from k2.ingest.shed import was_shed
-from k2.lake import (
-    RECORD_TABLES,
-    DataFileRef,
-    Lake,
-    LakeTable,
-    Snapshot,
-    WrittenFile,
-    sort_indices,
-)
+from k2.ingest.remake import NO_OFFSETS, Job, Tell, make_again
+from k2.ingest.shed import shed_entries
+from k2.ingest.shed_origin import UNKNOWN, ShedOrigins
+from k2.lake import RECORD_TABLES, DataFileRef, Lake, LakeTable, Snapshot
 from k2.lake.files import delete
-from k2.log import Batch, Log, Registry
-from k2.model import Topic
+from k2.log import Log, Registry
 
-_READ_BYTES: Final = 16 << 20
-_ROWS_AT_ONCE: Final = 500_000
-"""Rows that are held until they become files, one for each of their days."""
 _HOLE: Final = 10_000
 """Offsets that no row of the days has are read along up to here: cheaper than beginning again."""
 
@@ -48,9 +37,6 @@ _CITED: Final = pa.schema(
         ("log_offset", pa.int64()),
     ]
 )
-
-Tell = Callable[[int, int], None]
-"""Told how many offsets were read, and of how many."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +105,14 @@ class _Plan:
         rows = sum(file.rows for file in self.files)
         return Rebuilt(self.wanted.table, len(self.files), rows, self.unreadable, self.offsets)
 
+    def to_job(self, others: Mapping[Place, Ints]) -> Job:
+        """What is to be made again; `others` are the offsets that became no rows."""
+        wanted = self.wanted
+        return Job(
+            *(self.snapshot, self.origins, wanted.first, wanted.last),
+            *(self.ranges, self.held, others),
+        )
+
 
 def rebuild(
     log: Log,
@@ -133,29 +127,26 @@ def rebuild(
     """Make the wanted rows again and put them in the place of the files that have them.
 
     A row is every record of the log, up to the table's offsets, that no ledger calls rejected or a
-    duplicate. It keeps its place in the log, and its `commit_sequence` is written out: the commit
-    that first brought it, found by the offsets after each commit. So every answer as of a time
-    before is the same afterwards. Writers may commit meanwhile; killed anywhere, nothing has
-    happened but files that nothing names. Takes eight bytes of memory a row, and some more.
+    duplicate, and that does not wait there because it was shed. It keeps its place in the log, and
+    its `commit_sequence` is written out: the commit that first brought it, found by the offsets
+    after each commit, and for what was shed by what each commit filled. So every answer as of a
+    time before is the same afterwards. Writers may commit meanwhile; killed anywhere, nothing has
+    happened but files that nothing names. Takes eight bytes of memory a row, sixteen for each
+    record that was shed, and some more.
 
     Raises `Refused` where the log no longer holds what is needed, or may not (nothing that cannot
-    be made again is ever taken out), and for a table of which records were shed. `Broken` where
-    log, ledgers and rows contradict each other, `Conflict` if somebody else replaced the same
-    files, and as log and registry do.
+    be made again is ever taken out), and for rows that an older K2 brought in after they were shed.
+    `Broken` where log, ledgers and rows contradict each other, `Conflict` if somebody else replaced
+    the same files, and as log and registry do.
     """
-    if was_shed(lake, wanted.table):
-        raise Refused(
-            "records of this table were shed once: offsets do not say which commit brought them",
-            place=wanted.table,
-            hint="`k2 shed` lists them; nothing was changed",
-        )
     table = lake.table(wanted.table)
     plan = _plan(log, lake, table, wanted)
     found = plan.to_rebuilt()
     if dry_run or not (plan.files or plan.offsets):
         return found
     on_step("files")
-    files = _make(log, registry, table, plan, _others(lake, plan.ranges), tell)
+    job = plan.to_job(_others(lake, plan.ranges))
+    files = make_again(log, registry, table, job, tell)
     on_step("commit")
     try:
         done = table.replace([file.path for file in plan.files], files)
@@ -167,28 +158,23 @@ def rebuild(
     return replace(found, files=len(files), rows=rows, commit=done.sequence)
 
 
-# ----------------------------------------------------------------------- what is to be done
-
-
 def _plan(log: Log, lake: Lake, table: LakeTable, wanted: Wanted) -> _Plan:
     snapshot = table.snapshot()
-    commits = lake.commits_of(wanted.table)
-    # Rows of later commits stand in files that are not replaced here.
-    origins = Origins(commits.filter(pc.field("commit") <= snapshot.sequence))
+    origins = _origins(lake, wanted.table, snapshot.sequence)
     files = snapshot.files.select(dates=(wanted.first, wanted.last))
     held, unreadable = _held([file.path for file in files])
     known = [np.unique(origins.commits(place, offsets)) for place, offsets in held.items()]
     doubted = [np.zeros(0, np.int64)]
     for path in unreadable:
         least, greatest = snapshot.files.commits(path)
-        doubted.append(np.arange(least, greatest + 1))
+        doubted.append(np.append(np.arange(least, greatest + 1), UNKNOWN))
     maybe = origins.ranges(np.unique(np.concatenate(doubted)))
     every = None if wanted.whole else np.unique(np.concatenate([*known, *doubted]))
     ranges = {}
     refused: list[str] = []
     for place, found in origins.ranges(every).items():
         start, end, why = _kept(log, place)
-        needed = held.get(place, _NONE)
+        needed = held.get(place, NO_OFFSETS)
         gone = needed[(needed < start) | (needed >= end)]
         gaps = [(low, high) for low, high in maybe.get(place, ()) if low < start or high > end]
         if len(gone) or gaps:
@@ -207,6 +193,19 @@ def _plan(log: Log, lake: Lake, table: LakeTable, wanted: Wanted) -> _Plan:
             hint="nothing was changed; --from DAY and --to DAY choose days that the log holds",
         )
     return _Plan(wanted, snapshot, origins, files, unreadable, ranges, held)
+
+
+def _origins(lake: Lake, table: str, until: int) -> Origins:
+    """Which commit up to `until` brought which offsets. Raises `Broken` for a damaged ledger."""
+    # What later commits brought in stands in files that are not replaced. The ledger before the
+    # commits: these know all that it says was filled.
+    try:
+        entries = shed_entries(lake, table)
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(error) from error
+    commits = lake.commits_of(table)
+    shed = ShedOrigins(entries, commits, until)
+    return Origins(commits.filter(pc.field("commit") <= until), shed)
 
 
 def _kept(log: Log, place: Place) -> tuple[int, int, str]:
@@ -262,145 +261,12 @@ def _others(lake: Lake, places: Mapping[Place, object]) -> dict[Place, Ints]:
             filter=pc.field("log_topic").isin(topics)
         )
     except (OSError, pa.ArrowException) as error:
-        raise Broken(
-            f"a ledger cannot be read, and it says which records became no rows: {error}",
-            hint="restore the file; nothing was changed",
-        ) from error
+        raise _damaged(error) from error
     return {place: np.unique(offsets) for place, offsets in _by_place(rows).items()}
 
 
-# ----------------------------------------------------------------------- doing it
-
-
-def _make(
-    log: Log,
-    registry: Registry,
-    table: LakeTable,
-    plan: _Plan,
-    others: Mapping[Place, Ints],
-    tell: Tell,
-) -> list[WrittenFile]:
-    """Durable files with the rows; none is left behind if that fails."""
-    maker = _Maker(registry, table, plan)
-    done = 0
-    try:
-        for place, ranges in sorted(plan.ranges.items()):
-            for first, end in ranges:
-                offset = first
-                while offset < end:
-                    batches = log.read(place[0], place[2], offset, _READ_BYTES)
-                    if not batches:
-                        raise Broken("the log ends before its end offset", place=place[0])
-                    reached = min(batches[-1].next_offset, end)
-                    rows = [_only(batch, end, others.get(place, _NONE)) for batch in batches]
-                    maker.take(place, rows, offset, reached)
-                    done += reached - offset
-                    offset = reached
-                    tell(done, plan.offsets)
-        return maker.finish()
-    except BaseException:
-        delete(file.path for file in maker.files)
-        raise
-
-
-def _only(batch: Batch, end: int, others: Ints) -> Batch:
-    """The batch's messages before `end` that became rows."""
-    if len(batch.offsets):
-        others = others[slice(*np.searchsorted(others, [batch.offsets[0], batch.next_offset]))]
-    keep = (batch.offsets < end) & ~np.isin(batch.offsets, others)
-    return replace(
-        batch,
-        offsets=batch.offsets[keep],
-        schema_ids=batch.schema_ids[keep],
-        values=batch.values.filter(pa.array(keep)),
+def _damaged(error: Exception) -> Broken:
+    return Broken(
+        f"a ledger cannot be read, and it says which records became no rows: {error}",
+        hint="restore the file; nothing was changed",
     )
-
-
-class _Maker:
-    """Rows on their way into files. `files` are those written so far."""
-
-    def __init__(self, registry: Registry, table: LakeTable, plan: _Plan) -> None:
-        self.files: list[WrittenFile] = []
-        self._registry = registry
-        self._table = table
-        self._plan = plan
-        self._deciders: dict[str, Decider] = {}
-        self._rows: list[pa.Table] = []
-        self._checked = 0
-
-    def take(self, place: Place, batches: Sequence[Batch], first: int, end: int) -> None:
-        """Take the messages that became rows, of the offsets `[first, end)` of a place."""
-        rows = self._decider(place).read_again(batches)
-        commits = self._plan.origins.commits(place, rows["log_offset"].to_numpy())
-        rows = rows.append_column("commit_sequence", pa.array(commits))
-        if not self._plan.wanted.whole:
-            rows = self._of_the_days(rows)
-        self._check(place, rows["log_offset"].to_numpy(), first, end)
-        self._rows.append(rows)
-        if sum(part.num_rows for part in self._rows) >= _ROWS_AT_ONCE:
-            self._flush()
-
-    def finish(self) -> list[WrittenFile]:
-        """Write what is left; all files."""
-        self._flush()
-        if self._checked != sum(len(offsets) for offsets in self._plan.held.values()):
-            raise Broken(
-                "rows of the table lie outside of what its commits brought",
-                place=self._table.name,
-                hint="nothing was changed; `k2 audit` names them",
-            )
-        return self.files
-
-    def _check(self, place: Place, made: Ints, first: int, end: int) -> None:
-        """Every row that the table has of `[first, end)` must be there again."""
-        held = self._plan.held.get(place, _NONE)
-        held = held[slice(*np.searchsorted(held, [first, end]))]
-        lacking = held[~np.isin(held, made)]
-        if len(lacking):
-            raise Broken(
-                "the table has a row here, and log and ledgers know of none",
-                place=f"{place[0]}[{place[2]}] offset {int(lacking[0]):,}",
-                hint="nothing was changed; `k2 audit` says what is wrong",
-            )
-        self._checked += len(held)
-
-    def _of_the_days(self, rows: pa.Table) -> pa.Table:
-        wanted = self._plan.wanted
-        condition = pc.field("log_offset") >= 0
-        if wanted.first is not None:
-            condition &= pc.field("exchange_date") >= wanted.first
-        if wanted.last is not None:
-            condition &= pc.field("exchange_date") <= wanted.last
-        return rows.filter(condition)
-
-    def _flush(self) -> None:
-        parts = [part for part in self._rows if part.num_rows]
-        self._rows = []
-        if not parts:
-            return
-        rows = pa.concat_tables(parts).unify_dictionaries().combine_chunks()
-        for day in pc.unique(rows["exchange_date"]).sort().to_pylist():
-            mine = rows.filter(pc.field("exchange_date") == day)
-            mine = mine.take(pa.array(sort_indices(mine)))
-            self.files.append(self._table.write(mine, day))
-
-    def _decider(self, place: Place) -> Decider:
-        name, log_id, _ = place
-        if name not in self._deciders:
-            topic = Topic.parse(name)
-            assert topic is not None, "only topics of records have offsets in a table"
-            snapshot = self._plan.snapshot
-            known = Known(topic.kind, self._table, snapshot)
-            # No fate is decided here, so neither what is known nor the skew is ever asked.
-            self._deciders[name] = Decider(
-                topic,
-                log_id,
-                snapshot.exchanges[topic.exchange],
-                self._registry,
-                known,
-                timedelta(0),
-            )
-        return self._deciders[name]
-
-
-_NONE: Final = np.zeros(0, np.int64)

@@ -193,12 +193,21 @@ class Places:
         return np.unique(np.concatenate([self.offsets[:most], *parts]))[:most]
 
 
-def was_shed(lake: Lake, kind: str) -> bool:
-    """Whether any records of this kind were ever shed."""
-    return any(
-        pc.any(pc.equal(pq.ParquetFile(file.path).read(columns=["kind"])["kind"], kind)).as_py()
-        for file in lake.ledger_files("shed")
+def shed_entries(lake: Lake, kind: str) -> pa.Table:
+    """The ledger's entries of a kind, as far as they say which records they are of."""
+    schema = definition("shed").arrow
+    plain = pa.schema(
+        [
+            f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f
+            for f in (schema.field(name) for name in (*_PLACED, "kind"))
+        ]
     )
+    parts = [
+        pq.ParquetFile(file.path).read(columns=plain.names).select(plain.names).cast(plain)
+        for file in lake.ledger_files("shed")
+    ]
+    rows = pa.concat_tables([plain.empty_table(), *parts])
+    return rows.filter(pc.field("kind") == kind)
 
 
 def shed_places(lake: Lake, of: ShedRange) -> Places:

@@ -6,8 +6,9 @@ commit had been tracked when it was made.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -26,6 +27,18 @@ from k2.model import DICTIONARY_TYPE, micros
 _AT_ONCE: Final = 1_000_000
 """Rows of past commits that are held at once, about."""
 _NAMES: Final = ("symbol", "id_space")
+
+
+@dataclass(frozen=True)
+class Followed:
+    """Which streams of a table are followed: of the kind, those of the exchanges `counting`.
+
+    `relieve` is given all streams after each commit's rows, and may let go of holes.
+    """
+
+    kind: str
+    counting: Collection[str]
+    relieve: Callable[[dict[Stream, State]], None]
 
 
 def numbered(exchange: str, kind: str, rows: pa.Table) -> Numbered:
@@ -52,26 +65,23 @@ def numbered(exchange: str, kind: str, rows: pa.Table) -> Numbered:
     )
 
 
-def read_states(
-    table: LakeTable, snapshot: Snapshot, counting: Collection[str]
-) -> dict[Stream, State]:
-    """The streams of these exchanges after the snapshot's last commit.
+def read_states(table: LakeTable, snapshot: Snapshot, of: Followed) -> dict[Stream, State]:
+    """The streams that are followed after the snapshot's last commit.
 
     Raises `Broken` where a data file cannot be read.
     """
     since, states = _kept(table, snapshot)
     files = [file.path for file in snapshot.files.since(since)]
-    replay(states, table.name, snapshot, files, since, counting)
+    replay(states, snapshot, files, since, of)
     return states
 
 
 def replay(
     states: dict[Stream, State],
-    kind: str,
     snapshot: Snapshot,
     files: Iterable[str],
     since: int,
-    counting: Collection[str],
+    of: Followed,
 ) -> None:
     """Take into `states` the rows that these files of the snapshot have of the commits after
     `since`, a commit after the other.
@@ -81,10 +91,10 @@ def replay(
     held: list[pa.Table] = []
     for least, _, path in spans:
         if sum(part.num_rows for part in held) >= _AT_ONCE:
-            held = _track(states, kind, held, least, counting)
-        rows = _read(path, kind, int(sequence[path]), counting)
+            held = _track(states, held, least, of)
+        rows = _read(path, of.kind, int(sequence[path]), of.counting)
         held.append(rows.filter(pc.greater(rows["commit"], since)))
-    _track(states, kind, held, None, counting)
+    _track(states, held, None, of)
 
 
 def keep_states(table: LakeTable, sequence: int, states: Mapping[Stream, State]) -> None:
@@ -132,11 +142,7 @@ def _read(path: str, kind: str, sequence: int, counting: Collection[str]) -> pa.
 
 
 def _track(
-    states: dict[Stream, State],
-    kind: str,
-    held: list[pa.Table],
-    end: int | None,
-    counting: Collection[str],
+    states: dict[Stream, State], held: list[pa.Table], end: int | None, of: Followed
 ) -> list[pa.Table]:
     """Track the rows of commits before `end` (of all, if None); the others."""
     if not held:
@@ -153,10 +159,11 @@ def _track(
     ends = [*starts[1:].tolist(), rows.num_rows]
     for start, stop in zip(starts.tolist(), ends, strict=True):
         commit = rows.slice(start, stop - start)
-        for exchange in sorted(counting):
+        for exchange in sorted(of.counting):
             mine = commit.filter(pc.equal(commit["exchange"].cast(pa.string()), exchange))
-            changed = track(states, numbered(exchange, kind, mine)).changed
+            changed = track(states, numbered(exchange, of.kind, mine)).changed
             states.update((stream, bounded(state)) for stream, state in changed.items())
+        of.relieve(states)
     return rest
 
 

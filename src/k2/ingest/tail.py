@@ -37,9 +37,9 @@ class Pinned:
 class Tail:
     """Follows the log for readers. Any thread may pin; what is decided once is kept in memory.
 
-    Raises `Unavailable` once more than `limit` rows wait to be committed: the writer is down or
-    far behind, and an answer without them would be wrong. So it does, or raises `Refused`, where
-    records cannot be decided now.
+    Raises `Unavailable` once more than `limit` rows wait to be committed, or messages that are yet
+    to be decided: the writer is down or far behind, and an answer without them would be wrong; none
+    is held then. So it does, or raises `Refused`, where records cannot be decided now.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class _KindTail:
         self._lock = threading.Lock()
         self._runs: list[Decided] = []
         self._joined: pa.Table | None = None
+        self._is_far_behind = False
         self._follower = self._begin(self._table.snapshot())
 
     def _begin(self, snapshot: Snapshot) -> Follower:
@@ -85,16 +86,13 @@ class _KindTail:
                 self._follower = self._begin(snapshot)
             elif snapshot.sequence != self._follower.snapshot.sequence:
                 self._advance(snapshot)
+            if self._is_far_behind:
+                # Known without reading: each question would else decide some of it for nothing.
+                self._check(self._follower.lag(), snapshot)
             while runs := self._poll(snapshot):
                 self._runs += runs
                 self._joined = None
-                if sum(run.rows.num_rows for run in self._runs) > self._tail._limit:
-                    raise Unavailable(
-                        f"more than {self._tail._limit} {self._kind} wait to be committed: the "
-                        "writer is down or far behind",
-                        retry_after=5,
-                        hint="start it with `k2 ingest`; `k2 doctor` says what is up",
-                    )
+                self._check(self._follower.behind(), snapshot)
             # What waits here, such as for a registry that is away, is in the log: an answer
             # without it would be wrong.
             for error in (*self._follower.stopped.values(), *self._follower.waiting.values()):
@@ -103,6 +101,20 @@ class _KindTail:
                 self._joined = self._join(snapshot)
             offsets = {t: dict(p) for t, p in self._follower.next_offset.items()}
             return Pinned(snapshot, self._joined, offsets)
+
+    def _check(self, behind: int, snapshot: Snapshot) -> None:
+        """Raises `Unavailable` where too much waits, with `behind` messages not decided here."""
+        waiting = sum(run.rows.num_rows for run in self._runs) + behind
+        self._is_far_behind = waiting > self._tail._limit
+        if self._is_far_behind:
+            self._follower = self._begin(snapshot)
+            raise Unavailable(
+                f"{waiting:,} {self._kind} wait to be committed, and an answer holds "
+                f"{self._tail._limit:,} of them at most: the writer is down or far behind",
+                retry_after=5,
+                hint="start `k2 ingest`, or wait if it runs (`k2 doctor`); `--as-of -1m` (as_of) "
+                "answers from what is committed",
+            )
 
     def _poll(self, snapshot: Snapshot) -> list[Decided]:
         try:

@@ -5,7 +5,6 @@ entries of the ledger that belong into the same commit. Everything follows from 
 that a restart finds the same.
 """
 
-from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from k2.ingest.decide import Decided
-from k2.ingest.gaps import Entry, read_entries
+from k2.ingest.holes import ALL_HOLES, Found, count_holes, excess, in_ledger, without
 from k2.ingest.loss import CAUSE as LOSS
 from k2.ingest.loss import to_gaps
 from k2.ingest.sequence import DUPLICATE, UNKNOWN, Hole, State, Stream, Tracked, bounded, track
-from k2.ingest.streams import by_topic, keep_states, numbered, read_states, replay
+from k2.ingest.streams import Followed, by_topic, keep_states, numbered, read_states, replay
 from k2.lake import Lake, LakeTable, Loss, ShedRange, Snapshot
 from k2.model import Exchange, Topic, micros
 
@@ -53,18 +52,31 @@ class Sequences:
 
     A hole is told to the gap ledger once records of its partition came that were first seen `grace`
     after it, or once nothing comes any more (`overdue`), unless the ledger has it from a feed: most
-    are closed by what was only late.
+    are closed by what was only late. Of more than `most_holes` in all, the oldest stand in the
+    ledger alone; if need be they are told before their time.
     """
 
-    def __init__(self, lake: Lake, table: LakeTable, snapshot: Snapshot, grace: timedelta) -> None:
+    def __init__(
+        self,
+        lake: Lake,
+        table: LakeTable,
+        snapshot: Snapshot,
+        grace: timedelta,
+        most_holes: int = ALL_HOLES,
+    ) -> None:
         self._lake = lake
         self._table = table
         self._snapshot = snapshot
         self._grace = grace // _MICROSECOND
+        self._most = most_holes
+        self._relieved = 2 * most_holes
+        """So many holes are met in rows of the past before the ledger is asked which it has."""
         self._states: dict[Stream, State] | None = None
         self._untold: set[Stream] = set()
+        self._listed: dict[str, int] = {}
         self._looked_at: set[str] = set()
-        """Files of the ledger: a hole is opened before anybody tells of it."""
+        """Files of the ledger that tell of no hole to come: these streams were as far as the table
+        was when the file was first seen (`_listed`)."""
 
     @property
     def states(self) -> States:
@@ -127,8 +139,7 @@ class Sequences:
             self._note(changed)
             if others:
                 since = self._snapshot.sequence
-                counting = _counting(self._table.name, snapshot.exchanges.values())
-                replay(self._states, self._table.name, snapshot, others, since, counting)
+                replay(self._states, snapshot, others, since, self._followed(snapshot))
                 self._note(self._states)
         self._snapshot = snapshot
 
@@ -139,10 +150,28 @@ class Sequences:
 
     def _read(self) -> dict[Stream, State]:
         if self._states is None:
-            counting = _counting(self._table.name, self._snapshot.exchanges.values())
-            self._states = read_states(self._table, self._snapshot, counting)
+            of = self._followed(self._snapshot)
+            self._states = read_states(self._table, self._snapshot, of)
             self._note(self._states)
         return self._states
+
+    def _followed(self, snapshot: Snapshot) -> Followed:
+        counting = _counting(self._table.name, snapshot.exchanges.values())
+        return Followed(self._table.name, counting, self._relieve)
+
+    def _relieve(self, states: dict[Stream, State]) -> None:
+        """Where rows of the past show more holes than memory holds, those go that the ledger has:
+        they were told of in commits that are yet to be met.
+        """
+        if count_holes(states) <= self._relieved:
+            return
+        untold = _untold(states, states)
+        files = [file.path for file in self._lake.ledger_files("gaps")]
+        known = in_ledger(files, self._table.name, untold)
+        states |= _as_told(states, [each for each, has in zip(untold, known, strict=True) if has])
+        gone = excess(states, self._most, lambda hole: hole.told, lambda stream, hole: False)
+        states |= without(states, gone)
+        self._relieved = max(2 * self._most, count_holes(states) + self._most)
 
     def _note(self, changed: States) -> None:
         for stream, state in changed.items():
@@ -179,54 +208,63 @@ class Sequences:
         grace: int,
     ) -> Sequenced:
         """With the entries of the holes that are `grace` (microseconds) older than the latest of
-        their partition, in streams that `changed` or did not.
+        their partition, in streams that `changed` or did not; and of those that memory lets go of.
         """
         states = {**self._read(), **changed}
-        new, heard = self._to_tell(states, self._untold | changed.keys(), latest, grace)
-        told: dict[Stream, set[int]] = defaultdict(set)
-        for stream, hole in (*new, *heard):
-            told[stream].add(hole.first)
-        for stream, firsts in told.items():
-            state = states[stream]
-            holes = (h._replace(told=True) if h.first in firsts else h for h in state.holes)
-            changed[stream] = state._replace(holes=tuple(holes))
+        untold = _untold(states, self._untold | changed.keys())
+        due = {id(hole) for stream, hole in untold if _is_due(stream, hole, latest, grace)}
+        known: set[int] = set()
+        if due or count_holes(states) > self._most:
+            known = self._heard(untold)
+        told = due | known
+        gone = excess(
+            states,
+            self._most,
+            lambda hole: hole.told or id(hole) in told,
+            lambda stream, hole: (stream[0], hole.after.partition) in latest,
+        )
+        told |= {id(hole) for _, hole in gone if not hole.told}
+        fresh = told - known
+        new = sorted(each for each in untold if id(each[1]) in fresh)
+        changed |= _as_told(states, [each for each in untold if id(each[1]) in told])
+        changed |= without({**states, **changed}, gone)
         small = sum(hole.last - hole.first < SMALL for _, hole in new)
         entries = [_entry(self._table.name, stream, hole, latest) for stream, hole in new]
         changed = {stream: bounded(state) for stream, state in changed.items()}
         return Sequenced(counts, to_gaps(entries), small, len(new) - small, changed)
 
-    def _to_tell(
-        self,
-        states: States,
-        streams: Collection[Stream],
-        latest: "Mapping[tuple[str, int], _Seen]",
-        grace: int,
-    ) -> tuple[list[tuple[Stream, Hole]], list[tuple[Stream, Hole]]]:
-        """The holes that are to be told now, and those that the ledger has from somebody else."""
-        untold = [
-            (stream, hole) for stream in streams for hole in states[stream].holes if not hole.told
-        ]
-        due = {id(hole) for stream, hole in untold if _is_due(stream, hole, latest, grace)}
-        if not due:
-            return [], []
-        heard = self._heard({stream for stream, _ in untold})
-        known = {id(hole) for stream, hole in untold if _covered(hole, heard.get(stream, []))}
-        return (
-            sorted(each for each in untold if id(each[1]) in due - known),
-            [each for each in untold if id(each[1]) in known],
-        )
-
-    def _heard(self, streams: Collection[Stream]) -> Mapping[Stream, list[tuple[int, int]]]:
-        """The numbers that the ledger names of these streams, in files that were not looked at
-        before: ranges apart from each other, ascending.
-        """
+    def _heard(self, untold: Sequence[Found]) -> set[int]:
+        """By `id()`, the holes that the ledger has from others, in files not looked at before."""
         paths = {file.path for file in self._lake.ledger_files("gaps")} - self._looked_at
-        self._looked_at |= paths
-        exchanges, symbols = {each[0] for each in streams}, {each[1] for each in streams}
-        found: dict[Stream, list[Entry]] = defaultdict(list)
-        for entry in read_entries(sorted(paths), self._table.name, exchanges, symbols):
-            found[entry.exchange, entry.symbol, entry.id_space].append(entry)
-        return {stream: _ranges(entries) for stream, entries in found.items()}
+        # Asked after the files: none of these is of a later commit. A hole may be told of by the
+        # commit that opens it, which these streams may not have come to.
+        head = self._table.snapshot().sequence
+        for path in paths:
+            self._listed.setdefault(path, head)
+        self._looked_at |= {p for p in paths if self._listed[p] <= self._snapshot.sequence}
+        known = in_ledger(sorted(paths), self._table.name, untold)
+        return {id(hole) for (_, hole), has in zip(untold, known, strict=True) if has}
+
+
+def _untold(states: States, streams: Iterable[Stream]) -> list[Found]:
+    """The holes of these streams that nobody has told of."""
+    return [(stream, hole) for stream in streams for hole in states[stream].holes if not hole.told]
+
+
+def _as_told(states: States, told: Iterable[Found]) -> dict[Stream, State]:
+    """The streams that have one of these holes, these marked as told."""
+    firsts: dict[Stream, set[int]] = defaultdict(set)
+    for stream, hole in told:
+        firsts[stream].add(hole.first)
+    return {
+        stream: states[stream]._replace(
+            holes=tuple(
+                hole._replace(told=True) if hole.first in mine else hole
+                for hole in states[stream].holes
+            )
+        )
+        for stream, mine in firsts.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -288,23 +326,6 @@ class _Causes:
                 if any(first < offset < end for offset in self._rejected[symbol, partition]):
                     return "rejected"
         return "unknown"
-
-
-def _ranges(entries: Sequence[Entry]) -> list[tuple[int, int]]:
-    """The numbers of entries that ascend by their first, as ranges apart from each other."""
-    found: list[tuple[int, int]] = []
-    for entry in entries:
-        if found and entry.first <= found[-1][1] + 1:
-            found[-1] = (found[-1][0], max(found[-1][1], entry.last))
-        else:
-            found.append((entry.first, entry.last))
-    return found
-
-
-def _covered(hole: Hole, ranges: Sequence[tuple[int, int]]) -> bool:
-    """Whether one of these ranges has every number of the hole."""
-    at = bisect_right(ranges, hole.first, key=lambda each: each[0]) - 1
-    return at >= 0 and hole.last <= ranges[at][1]
 
 
 def _counting(kind: str, exchanges: Iterable[Exchange]) -> set[str]:

@@ -16,6 +16,7 @@ from k2.lake.metadata import Metadata
 from k2.lake.offsets import (
     COMMIT_ID,
     EXCHANGE,
+    FILLED,
     LOSSES,
     OFFSETS,
     OUTBOX,
@@ -114,6 +115,7 @@ def change_of(commit: Commit, absorbed: Callable[[str], int]) -> Change:
     summary = {
         **commit.summary,
         **{f"k2.{ledger}": str(rows) for ledger, rows in counted.items()},
+        **({FILLED: shed_to_json(commit.filled)} if commit.filled else {}),
     }
     named = tuple(file.path for file in commit.outbox)
     return Change(commit.id, commit.files, properties, summary, named=named)

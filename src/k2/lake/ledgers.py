@@ -20,7 +20,7 @@ from k2.errors import BadInput, Broken, Conflict, NotFound, Refused
 from k2.lake.commit import Change
 from k2.lake.files import WrittenFile, delete
 from k2.lake.index import GREATEST, LEAST, DataFileRef, to_microseconds
-from k2.lake.offsets import ABSORBED, OFFSETS
+from k2.lake.offsets import ABSORBED, FILLED, OFFSETS
 from k2.lake.snapshot import Head, Snapshot, to_datetime
 from k2.lake.table import LakeTable
 from k2.lake.tables import RECORD_TABLES, definition
@@ -151,8 +151,16 @@ def commits_of(lake: Tables, name: str) -> pa.Table:
 
 
 def _read(file: DataFileRef, **equal: object) -> pa.Table:
-    """The file's rows with these values, as commits."""
-    rows = pq.ParquetFile(file.path).read().cast(definition(COMMITS).arrow)
+    """The file's rows with these values, as commits; columns that it lacks are null."""
+    found = pq.ParquetFile(file.path).read()
+    schema = definition(COMMITS).arrow
+    columns = [
+        found[field.name].cast(field.type)
+        if field.name in found.column_names
+        else pa.nulls(found.num_rows, field.type)
+        for field in schema
+    ]
+    rows = pa.table(columns, schema=schema)
     for column, value in equal.items():
         rows = rows.filter(pc.equal(rows[column], value))
     return rows
@@ -178,6 +186,7 @@ def _rows(name: str, head: Head, after: int) -> pa.Table:
                 "offsets": summary.get(OFFSETS, "{}"),
                 "tag": None,
                 "operation": summary["operation"],
+                "filled": summary.get(FILLED),
             }
         )
     return to_rows(COMMITS, found)
@@ -344,7 +353,7 @@ def _tagged(
     if commit not in commits:
         raise NotFound(f"there is no commit {commit}", place=name)
     given = {"tag": called, "operation": "tag", "rows": 0, "duplicates": 0, "rejected": 0}
-    return {**commits[commit], **given}
+    return {**commits[commit], **given, "filled": None}
 
 
 def _unless_changed(seen: Snapshot) -> Callable[[Snapshot, int], Mapping[str, str]]:

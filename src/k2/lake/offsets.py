@@ -14,6 +14,7 @@ from k2.model import Exchange
 OFFSETS: Final = "k2.offsets"
 LOSSES: Final = "k2.losses"
 SHED: Final = "k2.shed"
+FILLED: Final = "k2.filled"
 OUTBOX: Final = "k2.outbox"
 ABSORBED: Final = "k2.absorbed"
 EXCHANGE: Final = "k2.exchange."

@@ -301,6 +301,12 @@ _LEDGER_COLUMNS: Final[Mapping[str, tuple[str, tuple[Column, ...], bool]]] = {
                 True,
                 "append, replace or overwrite; tag for a mere name",
             ),
+            Column(
+                "filled",
+                pa.string(),
+                False,
+                "Fronts of ranges of shed records that it brought in, as JSON",
+            ),
         ),
         False,
     ),

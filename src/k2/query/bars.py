@@ -17,10 +17,13 @@ from k2.model import TIMESTAMP_TYPE
 from k2.query.fill import SCHEMA, Filling, fill
 from k2.query.frame import FIRST_TWO, Framing, frame, place_in
 from k2.query.interval import Interval, Midnights
+from k2.query.minutes import Partials
+from k2.query.narrow import Span, tail_within
 from k2.query.newest import Newest
 from k2.query.port import Engine, Source, Statement
 from k2.query.predicate import Bounds, bounds, edges_of
-from k2.query.rollup import MINUTE_US, Span, place_of
+from k2.query.rollup import MINUTE_US, place_of
+from k2.query.rollup import Span as Times
 from k2.query.rounding import half_even
 from k2.query.selection import Selection, check_count
 from k2.query.statements import statement, text_of
@@ -110,19 +113,54 @@ class _Making:
         files, wanted = self.files(selection, start), self.wanted
         framing = Framing(wanted.interval, wanted.all_trades, wanted.day, start)
         framed = frame(self.view, files, selection, framing)
-        rows, partial = self._split(files, selection, start, framed.midnights)
+        rows, rolled = self._split(files, selection, start, framed.midnights)
         sources: dict[str, Source | pa.Table] = {**framed.tables, "rows": rows}
-        if partial is not None:
-            sources["partial"] = partial
-        made = bars_statement(
+        grouped = "bars_traded"
+        if rolled is not None:
+            span = self._span(selection, start)
+            alone = not (rows.files or rows.partial) and (
+                tail_within(rows, self.view.time, span) is None
+            )
+            kept = self._kept(rolled, span) if alone and self._are_bars(selection) else None
+            made = kept and kept.bars(all_trades=wanted.all_trades, last=wanted.last)
+            if made is not None:
+                return made
+            sources["partial"] = rolled
+            grouped = "bars_folded" if alone else "bars_rolled"
+            if alone:
+                del sources["rows"]
+        asked = bars_statement(
             {**framed.values, "newest": wanted.last},
-            "bars_traded" if partial is None else "bars_rolled",
+            grouped,
             **framed.fragments,
-            place=place_in(self.view, partitioned=partial is not None),
+            place=place_in(self.view, partitioned=rolled is not None),
             first=place_of("first_time", "first_offset"),
             last=place_of("last_time", "last_offset"),
         )
-        return framed.settled(self.engine.run(made, sources), SCHEMA)
+        return framed.settled(self.engine.run(asked, sources), SCHEMA)
+
+    def _span(self, selection: Selection, start: datetime | None) -> Span:
+        """What is asked for, as wide as any of its exchanges has it."""
+        edge = bounds(selection, self.view.exchanges)
+        lows = [to_us(low) for low in (edge.start, start) if low is not None]
+        return Span(
+            selection.symbols,
+            selection.exchanges,
+            max(lows, default=None),
+            None if edge.end is None else to_us(edge.end),
+        )
+
+    def _kept(self, rolled: Source, span: Span) -> Partials | None:
+        """The partial bars of symbols, from memory."""
+        if self.view.rollups is None or not span.symbols:
+            return None
+        return self.view.rollups.minutes.of(self.engine, rolled.files, rolled.rows, span)
+
+    def _are_bars(self, selection: Selection) -> bool:
+        """Whether each partial bar is a bar, if it is the only one of its minute."""
+        edges = edges_of(selection, self.view.exchanges)
+        is_one = all(len(set(each)) < 2 for each in edges)
+        return is_one and self.wanted.interval.width_us == MINUTE_US
 
     def newest(self, selection: Selection, last: int) -> pa.Table:
         """The newest bars of each symbol and exchange."""
@@ -169,7 +207,7 @@ class _Making:
         if self.view.rollups is None or is_part or not in_minutes:
             return source, None
         starts, ends = edges_of(selection, self.view.exchanges)
-        span = Span(
+        span = Times(
             tuple(map(to_us, (*starts, *([start] if start else ())))), tuple(map(to_us, ends))
         )
         return self.view.rollups.split(source, files, span, days=interval.is_day)

@@ -22,6 +22,7 @@ from k2.model import Exchange
 from k2.query.answer import Answer, told
 from k2.query.asking import PRICE_NOTE, Asking
 from k2.query.bars import BarsWanted, make_bars
+from k2.query.copies import Copies
 from k2.query.corrections import corrected, find_targets
 from k2.query.diff import Diff
 from k2.query.estimates import Estimates
@@ -71,11 +72,17 @@ class Reader(Measures, Replays, Estimates):
     """
 
     def __init__(
-        self, state: State, engine: Engine, pulse: Pulse, sessions: Path | None = None
+        self,
+        state: State,
+        engine: Engine,
+        pulse: Pulse,
+        sessions: Path | None = None,
+        copies: Copies | None = None,
     ) -> None:
         self._state = state
         self._engine = engine
         self._pulse = pulse
+        self._copies = copies
         self._counts = Counts(engine)
         self._gaps = Gaps(state.lake)
         self._sessions = sessions
@@ -376,6 +383,8 @@ class Reader(Measures, Replays, Estimates):
     def close(self) -> None:
         """Let go of everything that is open. Nothing else may be called afterwards."""
         self._pulse.stop()
+        if self._copies is not None:
+            self._copies.stop()
         self._engine.close()
         self._state.close()
 
@@ -404,12 +413,14 @@ def open_reader(
     memory: int | None = None,
     hot_rows: int = 0,
     answers: int = 0,
+    decoded_bytes: int = 0,
     sessions: Path | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Reader:
     """A reader of the lake and log below `home`; `follow` keeps the tail up to date in a thread,
-    and in memory `hot_rows` of the newest trades and quotes of symbols that are asked for, and
-    `answers` bytes of what was asked.
+    in memory `hot_rows` of the newest trades and quotes of symbols that are asked for and `answers`
+    bytes of what was asked, and in a folder of the home `decoded_bytes` of decoded copies of files
+    that are read again and again.
 
     `log`, `registry` (URLs, signed in to by their accesses) and `lake` (a folder) are elsewhere if
     given; `skew` is the writer's own. Queries use `memory` bytes together, beyond it they go to
@@ -432,10 +443,14 @@ def open_reader(
         folders=[state.lake.folder / "tables"], memory=memory, spill=home / "spill"
     )
     pulse = Pulse(state, clock)
+    copies = Copies(home, decoded_bytes) if follow and decoded_bytes else None
     if follow:
         if hot_rows:
             state.keep_hot(hot_rows)
         if answers:
             engine = Remembered(engine, answers)
         pulse.start()
-    return Reader(state, engine, pulse, sessions or home / "sessions.toml")
+    if copies is not None:
+        state.keep_decoded(copies)
+        copies.start()
+    return Reader(state, engine, pulse, sessions or home / "sessions.toml", copies)

@@ -18,6 +18,7 @@ from k2.query.page import NO_COMMIT, Page
 from k2.query.port import Engine, Source
 from k2.query.predicate import Predicate, bounds, predicate, quoted
 from k2.query.selection import Past, Selection, check_count
+from k2.query.slices import Cut, read_slices
 from k2.query.statements import statement
 from k2.query.view import View
 from k2.query.zones import from_us, to_us
@@ -105,7 +106,7 @@ class _Fetch:
         fields = own_columns(self.view, self.wanted.fields)
         limit = self.wanted.last or self.wanted.limit
         if limit is None:
-            return self._run(self._files(), fields, None).select(fields), None
+            return self._read(_Window(self._files(), None, None), fields, None).select(fields), None
         if self.wanted.last is not None:
             hot = self._hot(fields, limit)
             if hot is not None:
@@ -155,11 +156,30 @@ class _Fetch:
         """The first `limit` rows from one end of time, returned ascending."""
         found: pa.Table | None = None
         for window in self._windows(limit, backwards=backwards):
-            found = self._run(window.files, fields, limit, window=window, backwards=backwards)
+            found = self._read(window, fields, limit, backwards=backwards)
             if found.num_rows == limit:
                 break
         assert found is not None
         return found
+
+    def _read(
+        self,
+        window: "_Window",
+        fields: Sequence[str],
+        limit: int | None,
+        *,
+        backwards: bool = False,
+    ) -> pa.Table:
+        """The rows of a window, the first `limit` from one end of time, ascending: from decoded
+        copies where there are such, else by the engine.
+        """
+        if self.view.copies is not None:
+            key = None if self.after is None else self.after.key
+            cut = Cut(limit, backwards, key, window.start, window.end)
+            found = read_slices(self.view, self.selection, window.files, fields, cut)
+            if found is not None:
+                return found
+        return self._run(window.files, fields, limit, window=window, backwards=backwards)
 
     def _windows(self, limit: int, *, backwards: bool) -> "Iterator[_Window]":
         """Ever wider spans of time from one end, the last without an edge.

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from k2.lake import DataFileRef, LakeTable, definition
 from k2.model import PRICE_TYPE, TIMESTAMP_TYPE
+from k2.query.minutes import Minutes
 from k2.query.port import Engine, Source
 from k2.query.statements import statement
 from k2.query.view import defaults_of
@@ -101,6 +102,7 @@ class Rollups:
     """The roll-ups in a folder, those of one table's files. Any thread may ask."""
 
     def __init__(self, folder: Path) -> None:
+        self.minutes = Minutes()
         self._folder = folder
         self._lock = threading.Lock()
         self._seen = 0

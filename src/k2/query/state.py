@@ -16,6 +16,7 @@ from k2.lake import LEDGERS, RECORD_TABLES, Lake, ShedRange, Snapshot, definitio
 from k2.log import EXCHANGES_TOPIC, Access, Log, open_log, open_registry
 from k2.model import Exchange, Topic
 from k2.query.commits import Committed, read_commit
+from k2.query.copies import Copies
 from k2.query.hot import Hot
 from k2.query.page import Page
 from k2.query.port import LogRange, Pin, Source
@@ -26,6 +27,9 @@ from k2.query.view import View
 
 KNOWN_KINDS: Final = ("trades", "quotes", "corrections")
 """The kinds of record of which it is known when they were known."""
+
+_MANY: Final = ("trades", "quotes")
+"""The kinds of which there are many records, so that they are kept at hand."""
 
 _TAIL_ROWS: Final = 2_000_000
 """Rows that may wait for their commit before a reader says that the writer is down."""
@@ -53,6 +57,7 @@ class State:
         self._is_corrected = False
         self._rollups: Rollups | None = None
         self._hot: dict[str, Hot] = {}
+        self._copies: Copies | None = None
         with ExitStack() as stack:
             self.log: Log = stack.enter_context(
                 closing(open_log(log or home / "log.db", log_access))
@@ -295,6 +300,7 @@ class State:
             shed=sum(each.records for each in snapshot.shed),
             rollups=self._rollups_of(snapshot.table),
             hot=self._hot.get(snapshot.table),
+            copies=self._copies if snapshot.table in _MANY else None,
             left=tuple(
                 LogRange(s.topic, s.log_id, s.partition, s.first_offset, s.end_offset)
                 for s in snapshot.shed
@@ -305,7 +311,11 @@ class State:
 
     def keep_hot(self, most_rows: int) -> None:
         """Keep the newest trades and quotes of symbols that are asked for in memory, so many."""
-        self._hot = {kind: Hot(most_rows) for kind in ("trades", "quotes")}
+        self._hot = {kind: Hot(most_rows) for kind in _MANY}
+
+    def keep_decoded(self, copies: Copies) -> None:
+        """Have the files of trades and quotes read from these copies, where there are any."""
+        self._copies = copies
 
     def _rollups_of(self, kind: str) -> Rollups | None:
         if kind == "trades" and self._rollups is None:

@@ -20,6 +20,7 @@ from k2.query.rows import positions
 from k2.query.zones import EARLIEST, LATEST, from_us, to_us
 
 if TYPE_CHECKING:
+    from k2.query.copies import Copies
     from k2.query.hot import Hot
     from k2.query.rollup import Rollups
 
@@ -93,9 +94,9 @@ class View:
     were left in the log under overload and are not among the rows yet. `corrections` is the state
     of the corrections that go with these trades, and `standing` what they made of those that were
     asked for (None: nothing); with `history` trades stay as they were first reported. `known_at`
-    narrows the view to what was known by then. `rollups` are those of its files, `hot`
-    the newest rows of symbols in memory. `left`: where in the log records were shed. `beyond`
-    leaves out the rows of an earlier state.
+    narrows the view to what was known by then. `rollups` are those of its files, `copies` decoded
+    ones of these, `hot` the newest rows of symbols in memory. `left`: where in the log records were
+    shed. `beyond` leaves out the rows of an earlier state.
     """
 
     table: str
@@ -118,6 +119,7 @@ class View:
     known_at: datetime | None = None
     rollups: "Rollups | None" = None
     hot: "Hot | None" = None
+    copies: "Copies | None" = None
     left: tuple[LogRange, ...] = ()
     beyond: Pin | None = None
 

@@ -103,14 +103,15 @@ class ServeSettings:
 
 @dataclass(frozen=True)
 class QuerySettings:
-    """What a query may take: time, and bytes of memory; rows that the server keeps at hand; and the
-    file of sessions.
+    """What a query may take: time, and bytes of memory; rows and bytes of copies that the server
+    keeps at hand; and the file of sessions.
     """
 
     timeout: timedelta
     memory: int
     hot_rows: int
     answers: int
+    decoded_bytes: int
     sessions: Path
 
 
@@ -216,6 +217,7 @@ def _grouped(of: Mapping[str, Any], values: tuple[Value, ...]) -> Settings:
             memory=of["K2_QUERY_MEMORY"],
             hot_rows=of["K2_HOT_ROWS"],
             answers=of["K2_ANSWERS_MEMORY"],
+            decoded_bytes=of["K2_DECODED_BYTES"],
             sessions=of["K2_SESSIONS"],
         ),
         logging=of["K2_LOGGING"],

@@ -236,6 +236,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "belongs to it; 0: nothing.",
     ),
     Setting(
+        "K2_DECODED_BYTES",
+        "size",
+        "bytes",
+        "512MB",
+        "Disk that the server may use, in the home, for decoded copies of data files that are read "
+        "again and again: some 130 bytes a row; 0: none.",
+    ),
+    Setting(
         "K2_SESSIONS",
         "file",
         "",
