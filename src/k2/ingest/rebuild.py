@@ -31,6 +31,7 @@ from k2.lake import (
     sort_indices,
 )
 from k2.lake.files import delete
+from k2.lake.retired import RetiredPlaces
 from k2.log import Batch, Log, Registry
 from k2.model import Topic
 
@@ -132,10 +133,10 @@ def rebuild(
 ) -> Rebuilt:
     """Make the wanted rows again and put them in the place of the files that have them.
 
-    A row is every record of the log, up to the table's offsets, that no ledger calls rejected or a
-    duplicate. It keeps its place in the log, and its `commit_sequence` is written out: the commit
-    that first brought it, found by the offsets after each commit. So every answer as of a time
-    before is the same afterwards. Writers may commit meanwhile; killed anywhere, nothing has
+    A row is every record of the log, up to the table's offsets, that no ledger calls rejected, a
+    duplicate or retired. It keeps its place in the log, and its `commit_sequence` is written out:
+    the commit that first brought it, found by the offsets after each commit. So every answer as of
+    a time before is the same afterwards. Writers may commit meanwhile; killed anywhere, nothing has
     happened but files that nothing names. Takes eight bytes of memory a row, and some more.
 
     Raises `Refused` where the log no longer holds what is needed, or may not (nothing that cannot
@@ -155,7 +156,7 @@ def rebuild(
     if dry_run or not (plan.files or plan.offsets):
         return found
     on_step("files")
-    files = _make(log, registry, table, plan, _others(lake, plan.ranges), tell)
+    files = _make(log, registry, table, plan, _others(lake, plan), tell)
     on_step("commit")
     try:
         done = table.replace([file.path for file in plan.files], files)
@@ -251,12 +252,13 @@ def _by_place(rows: pa.Table) -> dict[Place, Ints]:
     return found
 
 
-def _others(lake: Lake, places: Mapping[Place, object]) -> dict[Place, Ints]:
-    """The offsets of these places that became no row, ascending: rejected, or duplicates."""
-    topics = sorted({topic for topic, _, _ in places})
+def _others(lake: Lake, plan: _Plan) -> dict[Place, Ints]:
+    """The offsets of its places that are no row, ascending: rejected, duplicates, retired."""
+    topics = sorted({topic for topic, _, _ in plan.ranges})
     paths = [file.path for name in ("rejected", "duplicates") for file in lake.ledger_files(name)]
+    found = _retired(lake, plan)
     if not paths:
-        return {}
+        return found
     try:
         rows = ds.dataset(paths, schema=_CITED, format="parquet").to_table(
             filter=pc.field("log_topic").isin(topics)
@@ -266,7 +268,18 @@ def _others(lake: Lake, places: Mapping[Place, object]) -> dict[Place, Ints]:
             f"a ledger cannot be read, and it says which records became no rows: {error}",
             hint="restore the file; nothing was changed",
         ) from error
-    return {place: np.unique(offsets) for place, offsets in _by_place(rows).items()}
+    for place, offsets in _by_place(rows).items():
+        found[place] = np.unique(np.concatenate([offsets, found.get(place, _NONE)]))
+    return found
+
+
+def _retired(lake: Lake, plan: _Plan) -> dict[Place, Ints]:
+    """The offsets of the plan's places whose days are not kept any more."""
+    retired = RetiredPlaces(lake, {plan.wanted.table: plan.snapshot.sequence})
+    return {
+        place: retired.offsets(place, ranges[0][0], ranges[-1][1])
+        for place, ranges in plan.ranges.items()
+    }
 
 
 # ----------------------------------------------------------------------- doing it

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from k2.ingest.closed import Closed
 from k2.ingest.decide import Decided
 from k2.ingest.gaps import Entry, read_entries
 from k2.ingest.loss import CAUSE as LOSS
@@ -141,8 +142,30 @@ class Sequences:
         if self._states is None:
             counting = _counting(self._table.name, self._snapshot.exchanges.values())
             self._states = read_states(self._table, self._snapshot, counting)
+            self._forget_retired(self._states)
             self._note(self._states)
         return self._states
+
+    def _forget_retired(self, states: dict[Stream, State]) -> None:
+        """Of what was taken out of the table, rows cannot tell that it had been there."""
+        if not self._snapshot.retired.commit:
+            return
+        closed = Closed(self._lake, self._table.name)
+        for stream, state in states.items():
+            exchange = self._snapshot.exchanges.get(stream[0])
+            if exchange is None or not state.holes:
+                continue
+            left = tuple(
+                hole
+                for hole in state.holes
+                if not closed.between(
+                    exchange,
+                    stream[1],
+                    (_time(hole.before.timestamp), _time(hole.after.timestamp)),
+                    self._snapshot.retired,
+                )[0]
+            )
+            states[stream] = state._replace(holes=left)
 
     def _note(self, changed: States) -> None:
         for stream, state in changed.items():
