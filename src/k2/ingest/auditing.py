@@ -68,7 +68,8 @@ class Auditing:
     def _retired_by(self) -> dict[str, int]:
         """The last commit of each table that retired rows."""
         tables = [name for name in KINDS if self._lake.has(name)]
-        return {name: self._lake.table(name).snapshot().retired.commit for name in tables}
+        commits = {name: self._lake.table(name).snapshot().retired.commit for name in tables}
+        return {name: commit for name, commit in commits.items() if commit}
 
     def _joined(self, part: PartitionAudit) -> PartitionAudit:
         """The partition's sum with what was verified before."""
