@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
@@ -29,16 +30,16 @@ _DAWN: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class _Hold:
-    """What a pin is of: times `[start, end)` (None: open), trading dates up to `last`, symbols and
-    exchanges (None: all).
+    """What a pin is of: times `[start, end)` (a date: midnight in the zone of each exchange; None:
+    open), trading dates up to `last`, symbols and exchanges (None: all).
 
     It holds whole days of symbols, also those of which no row met its conditions, and rows that
     came later: so that its question can be asked again, whatever else is retired.
     """
 
     name: str
-    start: datetime | None
-    end: datetime | None
+    start: datetime | date | None
+    end: datetime | date | None
     last: date
     symbols: frozenset[str] | None
     exchanges: frozenset[str] | None
@@ -49,8 +50,8 @@ class _Hold:
         question = json.loads(pin.question)
         return cls(
             pin.name,
-            _edge(question.get("start"), -_DAY),
-            _edge(question.get("end"), _DAY),
+            _edge(question.get("start")),
+            _edge(question.get("end")),
             # Nothing that was pinned is of a later day, in any zone.
             pin.pinned_at.date() + _DAY,
             frozenset(question["symbols"]) if question.get("symbols") else None,
@@ -62,8 +63,11 @@ class _Hold:
         return (
             day <= self.last
             and (self.exchanges is None or exchange.name in self.exchanges)
-            and (self.end is None or start_of_day(day, exchange) < self.end)
-            and (self.start is None or start_of_day(day + _DAY, exchange) > self.start)
+            and (self.end is None or start_of_day(day, exchange) < _instant(self.end, exchange))
+            and (
+                self.start is None
+                or start_of_day(day + _DAY, exchange) > _instant(self.start, exchange)
+            )
         )
 
     def has(self, symbol: str) -> bool:
@@ -71,13 +75,18 @@ class _Hold:
         return self.symbols is None or symbol in self.symbols
 
 
-def _edge(text: str | None, pad: timedelta) -> datetime | None:
-    """The instant of an end of a range; a date is midnight somewhere, so some time is added."""
+def _edge(text: str | None) -> datetime | date | None:
+    """An end of a range, as a pin's question spells it."""
     if text is None:
         return None
-    if len(text) > len("2026-01-05"):
-        return datetime.fromisoformat(text)
-    return datetime.combine(date.fromisoformat(text), time(), UTC) + pad
+    is_date = len(text) == len("2026-01-05")
+    return date.fromisoformat(text) if is_date else datetime.fromisoformat(text)
+
+
+def _instant(edge: datetime | date, exchange: Exchange) -> datetime:
+    if isinstance(edge, datetime):
+        return edge
+    return datetime.combine(edge, time(), ZoneInfo(exchange.zone)).astimezone(UTC)
 
 
 class Judging:

@@ -18,7 +18,7 @@ from k2.lake import Lake
 from k2.lake.retired import RetiredRows, of_kind
 from k2.model import Exchange, start_of_day
 from k2.query.gaps import Gap
-from k2.query.predicate import bounds
+from k2.query.predicate import instants
 from k2.query.selection import Selection
 from k2.query.view import View
 
@@ -74,12 +74,16 @@ def _touched(view: View, selection: Selection, day: date | None) -> pc.Expressio
         wanted &= pc.field("exchange").isin(list(selection.exchanges))
     if day is not None:
         return wanted & (pc.field("exchange_date") == day)
-    asked = bounds(selection, view.exchanges)
-    if asked.start is not None:
-        wanted &= pc.field("last_timestamp") >= asked.start
-    if asked.end is not None:
-        wanted &= pc.field("first_timestamp") < asked.end
+    for at, edge in instants(selection.start, selection, view.exchanges).items():
+        wanted &= (pc.field("last_timestamp") >= edge) | _is_other(at)
+    for at, edge in instants(selection.end, selection, view.exchanges).items():
+        wanted &= (pc.field("first_timestamp") < edge) | _is_other(at)
     return wanted
+
+
+def _is_other(exchange: str) -> pc.Expression:
+    """Of another exchange than this one, whose edge it is ('': that of all)."""
+    return pc.field("exchange") != exchange if exchange else pc.field("commit") < 0
 
 
 def _names_one(symbols: pa.ChunkedArray, wanted: Sequence[str]) -> pa.ChunkedArray:
