@@ -157,7 +157,10 @@ def test_audit_adds_up(client: httpx.Client) -> None:
     body = client.get("/v1/audit").json()
     assert body["meta"]["ok"] is True
     for one in body["data"]:
-        fates = ("committed", "duplicate", "rejected", "shed", "absent", "lost", "in_flight")
+        fates = (
+            *("committed", "duplicate", "rejected", "retired"),
+            *("shed", "absent", "lost", "in_flight"),
+        )
         assert sum(one[fate] for fate in fates) == one["end_offset"] - one["start_offset"]
     assert sum(one["in_flight"] for one in body["data"]) > 0
 
@@ -233,7 +236,7 @@ def test_metrics_tell_what_the_last_audit_counted(home: Path, reader: Reader) ->
     assert "k2_audit_records{" not in before
     assert 'k2_audit_state{state="ok"} 1.0' in after
     assert 'k2_audit_state{state="never"} 0.0' in after
-    for fate in ("committed", "duplicate", "rejected", "shed", "absent", "lost", "in_flight"):
+    for fate in ("committed", "duplicate", "retired", "shed", "absent", "lost", "in_flight"):
         count = float(sum(row[fate] for row in audited["data"]))
         assert f'k2_audit_records{{fate="{fate}"}} {count}\n' in after
     assert 'k2_audit_records{fate="committed"} 0.0' not in after

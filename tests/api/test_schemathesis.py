@@ -24,4 +24,4 @@ def test_nothing_is_found(client: httpx.Client, tmp_path: Path) -> None:
         check=False,
     )
     assert found.returncode == 0, found.stdout[-20_000:]
-    assert "Tested: 39" in found.stdout
+    assert "Tested: 40" in found.stdout

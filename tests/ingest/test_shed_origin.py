@@ -10,10 +10,11 @@ import pyarrow as pa
 import pytest
 
 from k2.ingest.origin import Origins, joined
-from k2.ingest.shed import LATER, WHOLE, to_distances
+from k2.ingest.shed import LATER, WHOLE
 from k2.ingest.shed_origin import UNKNOWN, WAITS, ShedOrigins
 from k2.lake import ShedRange, TopicOffsets, offsets_to_json
 from k2.lake.offsets import shed_to_json
+from k2.lake.places import to_distances
 
 TOPIC = "market.crypto.trades.venue"
 PLACE = (TOPIC, "log-1", 0)

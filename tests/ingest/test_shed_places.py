@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k2.errors import Broken
-from k2.ingest.shed import from_distances, to_distances
+from k2.lake.places import from_distances, to_distances
 
 
 @given(

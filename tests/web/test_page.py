@@ -182,7 +182,7 @@ def test_a_symbol_without_gaps_tells_of_none(look: Look, past: str) -> None:
 def test_the_reference_is_drawn_whole(look: Look, past: str) -> None:
     page = look(past, "/docs").page
     expect(page.locator(".operation").first).to_be_visible(timeout=SECONDS)
-    assert page.locator(".operation[id^=get], .operation[id^=post]").count() == 40
+    assert page.locator(".operation[id^=get], .operation[id^=post]").count() == 41
     trial = page.locator("[id='get/v1/symbols']")
     trial.locator("button").click()
     expect(trial.locator("pre")).to_have_text(re.compile('"success": true'), timeout=SECONDS)

@@ -251,7 +251,7 @@ class GapsAsked(EntriesAsked):
     """Parameters of GET /v1/gaps."""
 
     cause: str | None = Field(None, max_length=64, description="Why, as the ledger calls it")
-    state: Literal["open", "filling", "filled", "given up"] | None = Field(
+    state: Literal["open", "filling", "filled", "given up", "retired"] | None = Field(
         None, description="What has become of it"
     )
 

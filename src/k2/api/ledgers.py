@@ -1,5 +1,5 @@
-"""What became of every record: GET /v1/audit, /v1/rejected, /v1/duplicates, /v1/shed, /v1/gaps; and
-how the writers fare: /v1/degradation.
+"""What became of every record: GET /v1/audit, /v1/rejected, /v1/duplicates, /v1/shed, /v1/retired,
+/v1/gaps; and how the writers fare: /v1/degradation.
 """
 
 from typing import Annotated
@@ -57,6 +57,16 @@ async def shed(request: Request, query: Annotated[asked.LedgerAsked, Query()]) -
     `distances` holds the exact places (Base64 in JSON); see the table's own description.
     """
     return await _ledger(request, "shed", query)
+
+
+@router.get("/v1/retired", responses=shapes.table("Retired"), summary="Days that are not kept")
+async def retired(request: Request, query: Annotated[asked.LedgerAsked, Query()]) -> Response:
+    """The newest entries of what retention took out of the tables, and of what came later.
+
+    One for each day, exchange, tier and partition: symbols, how many records, by which rule and
+    commit. `distances` holds the exact places (Base64 in JSON).
+    """
+    return await _ledger(request, "retired", query)
 
 
 @router.get("/v1/gaps", responses=shapes.table("Gap"), summary="Records that never came")

@@ -9,7 +9,10 @@ from k2.api.audit import Auditor
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _STATES: Final = ("ok", "differs", "failed", "never")
-_FATES: Final = ("committed", "duplicate", "rejected", "shed", "absent", "lost", "in_flight")
+_FATES: Final = (
+    *("committed", "duplicate", "rejected", "retired"),
+    *("shed", "absent", "lost", "in_flight"),
+)
 
 
 class Metrics:

@@ -1,8 +1,8 @@
 """The proof: every record of the log and its fate, read from log and tables as a stranger would.
 
 Comes in: a log and a lake, live or not. Goes out: for each partition
-`end - start = committed + duplicate + rejected + shed + absent + lost + in flight`, and the first
-offset that breaks it. Nothing here asks the writer or trusts its memory.
+`end - start = committed + duplicate + rejected + retired + shed + absent + lost + in flight`, and
+the first offset that breaks it. Nothing here asks the writer or trusts its memory.
 """
 
 from collections import Counter
@@ -21,6 +21,7 @@ from k2.ingest.decide import table_of
 from k2.ingest.shed import shed_places
 from k2.ingest.verified import Place, Verified
 from k2.lake import RECORD_TABLES, Lake, LakeTable, Snapshot
+from k2.lake.retired import RetiredPlaces
 from k2.log import Log
 from k2.model import Topic
 
@@ -48,6 +49,7 @@ class PartitionAudit:
     committed: int
     duplicate: int
     rejected: int
+    retired: int
     shed: int
     absent: int
     lost: int
@@ -128,6 +130,7 @@ def _audit(
         for fate, ledger in (("duplicate", "duplicates"), ("rejected", "rejected"))
         for file in lake.ledger_files(ledger)
     ]
+    retired = RetiredPlaces(lake, {name: of.sequence for name, of in snapshots.items()})
     found: list[PartitionAudit] = []
     marks: dict[str, Verified] = {}
     others: Counter[tuple[str, str]] = Counter()
@@ -144,7 +147,7 @@ def _audit(
             files = [_File("committed", f.path, of_records=of_records) for f in rows]
             files += ledgers
         tallies = [
-            _Tally(log, lake, lake.table(table), snapshot, topic, number, since)
+            _Tally(log, lake, lake.table(table), snapshot, topic, number, since, retired)
             for topic in mine
             for number in range(counts[topic])
             if not partitions or (topic, number) in partitions
@@ -248,15 +251,17 @@ class _Tally:
         topic: str,
         partition: int,
         since: Verified,
+        retired: RetiredPlaces,
     ) -> None:
         self._topic, self._partition = topic, partition
+        self._retired = retired
         self.place: Place = (topic, log.identity(topic), partition)
         self._kept_from = self._start = log.start_offset(topic, partition)
         self._end = log.end_offset(topic, partition)
         known = snapshot.offsets.get(topic)
         offset = known.next_offset.get(partition) if known else None
         self.limit = self._start if offset is None else offset
-        self._counts = dict.fromkeys(("committed", "duplicate", "rejected"), 0)
+        self._counts = dict.fromkeys(("committed", "duplicate", "rejected", "retired"), 0)
         self._absent = self._in_flight = self._lost = self._shed = 0
         self._shed_places = [
             shed_places(lake, each)
@@ -329,6 +334,10 @@ class _Tally:
         self._lost += int(np.count_nonzero(~kept) + np.count_nonzero(back))
         self._absent += int(np.count_nonzero(~present & kept & (offsets < self._end)))
         self._in_flight += int(np.count_nonzero(present & ~committed))
+        # What came late is of a commit that may be past the snapshot, as with other ledgers.
+        gone = self._retired.offsets(self.place, self._low, min(self._high, self.limit))
+        self._counts["retired"] += len(gone)
+        np.add.at(self._fates, gone - self._low, 1)
         shed = self._among_shed(offsets, present)
         self._shed += int(np.count_nonzero(shed))
         self._fates += shed

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Final
 
 from k2.ingest.audit import Audit, OtherLog, PartitionAudit, audit
+from k2.ingest.keep import KINDS
 from k2.ingest.verified import Verified
 from k2.lake import Lake
 from k2.log import Log
@@ -35,6 +36,7 @@ class Auditing:
         self._lake = lake
         self._clock = clock
         self._whole_at: float | None = None
+        self._retired: dict[str, int] = {}
         self._verified: dict[str, Verified] = {}
         self._before: dict[tuple[str, int], PartitionAudit] = {}
         self._others: Counter[tuple[str, str]] = Counter()
@@ -42,6 +44,9 @@ class Auditing:
     def run(self) -> Audit:
         """The sums by now. Raises as `audit` does."""
         now = self._clock()
+        # Rows that were counted as committed are retired now: their sums are others.
+        if (retired := self._retired_by()) != self._retired:
+            self._retired, self._whole_at = retired, None
         if self._whole_at is None or now - self._whole_at > WHOLE_EVERY.total_seconds():
             self._verified, self._before, self._others = {}, {}, Counter()
             self._whole_at = now
@@ -59,6 +64,12 @@ class Auditing:
             self._others = others
         told = tuple(OtherLog(*at, rows) for at, rows in sorted(others.items()))
         return replace(found, partitions=tuple(parts.values()), other_logs=told)
+
+    def _retired_by(self) -> dict[str, int]:
+        """The last commit of each table that retired rows."""
+        tables = [name for name in KINDS if self._lake.has(name)]
+        commits = {name: self._lake.table(name).snapshot().retired.commit for name in tables}
+        return {name: commit for name, commit in commits.items() if commit}
 
     def _joined(self, part: PartitionAudit) -> PartitionAudit:
         """The partition's sum with what was verified before."""

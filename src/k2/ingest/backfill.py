@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from k2.feeds import Records
 from k2.feeds.live.past import Range, refill, venue_of
-from k2.ingest.gaps import Entry, present_ids, read_entries
+from k2.ingest.gaps import Entry, of_kept_days, present_ids, read_entries
 from k2.lake import Lake
 from k2.log import Producer, Sent
 from k2.model import TIMESTAMP_TYPE, Exchange, micros
@@ -66,7 +66,8 @@ def find_gaps(lake: Lake, exchanges: Collection[str], symbols: Collection[str]) 
     (of all, where none is named), by exchange and symbol, ascending.
 
     Gaps without a known range are left out, and so are those that no venue is asked about: shed
-    records stand in the log, and other spaces of ids in archives.
+    records stand in the log, and other spaces of ids in archives. What is of days that are not kept
+    is not missing.
     """
     paths = [file.path for file in lake.ledger_files("gaps")]
     entries = [
@@ -74,8 +75,9 @@ def find_gaps(lake: Lake, exchanges: Collection[str], symbols: Collection[str]) 
         for entry in read_entries(paths, "trades", exchanges, symbols)
         if not entry.id_space and entry.cause != "shed"
     ]
+    kept = of_kept_days(lake, "trades", entries)
     found: list[Missing] = []
-    for (exchange, symbol), group in groupby(entries, key=lambda e: (e.exchange, e.symbol)):
+    for (exchange, symbol), group in groupby(kept, key=lambda e: (e.exchange, e.symbol)):
         mine = list(group)
         ids, times = present_ids(lake, exchange, symbol, mine)
         found += [each for entry in _merged(mine) for each in _holes(entry, ids, times)]

@@ -98,6 +98,7 @@ def commit_batch(
             shed=tuple(shed.range for run in batch.runs for shed in run.shed),
             filled=tuple(each for run in batch.runs for each in run.filled),
             start_shed=batch.base.shed,
+            start_retired=batch.base.retired,
             beside=batch.is_beside,
             summary=summary,
         )
@@ -172,6 +173,9 @@ def _write_ledgers(lake: Lake, batch: Batch) -> tuple[WrittenFile, ...]:
             ),
         }
     )
+    late = [run.retired for run in runs if run.retired is not None]
+    if late:
+        ledgers["retired"] = pa.concat_tables(late)
     if batch.sequenced is not None:
         ledgers["gaps"] = batch.sequenced.gaps
     return tuple(

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2.errors import Broken, NotFound, Refused
+from k2.ingest.closed import Closed, to_late
 from k2.ingest.known import LINEAGE, Known
 from k2.ingest.shed import Shedding, ShedRun, split
 from k2.lake import ShedRange, definition
@@ -38,7 +39,7 @@ class Decided:
     `rows` has the table's columns but commit_sequence; `rejected` and `duplicates` those of the
     ledgers. By partition, `first_offset` is where reading began, and `next_offset` where it goes on
     (exclusive end). `shed` was left in the log; `filled` are fronts of shed ranges that this brings
-    in: then no offsets move.
+    in: then no offsets move. `retired` are entries of that ledger, of records whose day is closed.
     """
 
     topic: str
@@ -49,12 +50,14 @@ class Decided:
     next_offset: Mapping[int, int]
     shed: tuple[ShedRun, ...] = ()
     filled: tuple[ShedRange, ...] = ()
+    retired: pa.Table | None = None
 
     @property
     def messages(self) -> int:
         """How many messages these are the fates of."""
         decided = self.rows.num_rows + self.rejected.num_rows + self.duplicates.num_rows
-        return decided + sum(run.records for run in self.shed)
+        late = 0 if self.retired is None else pc.sum(self.retired["records"]).as_py()
+        return decided + late + sum(run.records for run in self.shed)
 
     @property
     def size_bytes(self) -> int:
@@ -73,6 +76,7 @@ class Decider:
         registry: Registry,
         known: Known,
         skew: timedelta,
+        closed: Closed | None = None,
     ) -> None:
         self._topic = topic
         self._log_id = log_id
@@ -80,6 +84,7 @@ class Decider:
         self._registry = registry
         self._known = known
         self._skew = skew
+        self._closed = closed
         self._reader = latest(topic.kind)
         self._writers: dict[int, Mapping[str, Any] | str] = {}
 
@@ -100,6 +105,7 @@ class Decider:
         rows, rejected = self._decode(messages)
         rows, failed = self._validate(rows, messages)
         rejected = [*rejected, *failed]
+        rows, retired = self._open(rows)
         duplicates = definition("duplicates").arrow.empty_table()
         if rows.num_rows:
             found = self._known.find(self._exchange.name, rows)
@@ -122,7 +128,21 @@ class Decider:
             {batch.partition: first_offset[batch.partition] for batch in batches},
             {batch.partition: batch.next_offset for batch in batches},
             tuple(shed),
+            retired=retired,
         )
+
+    def _open(self, rows: pa.Table) -> tuple[pa.Table, pa.Table | None]:
+        """The rows whose day is not closed, and the ledger's entries of the others.
+
+        Before duplicates are looked for: of what was retired nothing is known any more.
+        """
+        if self._closed is None:
+            return rows, None
+        late = self._closed.late(rows, self._exchange, self._known.snapshot.retired)
+        if late is None:
+            return rows, None
+        entries = to_late(self._topic.kind, rows.filter(pa.array(late)), self._exchange)
+        return rows.filter(pa.array(~late)), entries
 
     def read_again(self, batches: Sequence[Batch]) -> pa.Table:
         """The rows of messages that became rows when they were decided: no fate is decided anew.

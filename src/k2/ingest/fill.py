@@ -16,9 +16,10 @@ from k2.errors import NotFound
 from k2.ingest.decide import Decided
 from k2.ingest.degradation import Level
 from k2.ingest.follow import Follower
-from k2.ingest.shed import LATER, WHOLE, Offsets, Shedding, shed_places
+from k2.ingest.shed import LATER, WHOLE, Shedding, shed_places
 from k2.ingest.tiers import Tiers
 from k2.lake import Lake, ShedRange, Snapshot
+from k2.lake.places import Offsets
 from k2.log import Batch, Log
 
 _READ_BYTES: Final = 8 << 20

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from k2.errors import Broken, Conflict, K2Error, NotFound, Refused, Unavailable
+from k2.ingest.closed import Closed
 from k2.ingest.decide import Decided, Decider
 from k2.ingest.known import Known
 from k2.ingest.shed import Shedding
@@ -27,7 +28,8 @@ class Follower:
     names the partitions, as (topic, partition), of which log and table do not belong together:
     the log is shorter than the table's offsets, was trimmed past them, or was made anew. Nothing
     more of them is read here. `seen` has, for each partition that is read, the offset at which
-    reading it began here, and the log's end (exclusive) as it was seen last.
+    reading it began here, and the log's end (exclusive) as it was seen last. What is `closed` is
+    not kept (None: all is).
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Follower:
         table: LakeTable,
         snapshot: Snapshot,
         skew: timedelta,
+        closed: Closed | None = None,
     ) -> None:
         self.kind = kind
         self.waiting: dict[str, K2Error] = {}
@@ -47,6 +50,7 @@ class Follower:
         self._log = log
         self._registry = registry
         self._skew = skew
+        self._closed = closed
         self._known = Known(kind, table, snapshot)
         self._deciders: dict[str, Decider] = {}
         self._exchanges: dict[str, Exchange] = {}
@@ -241,6 +245,7 @@ class Follower:
                 self._registry,
                 self._known,
                 self._skew,
+                self._closed,
             )
         return self._deciders[name]
 

@@ -5,7 +5,7 @@ Comes in: the ledger's files and the tables. Goes out: ranges of ids, and what b
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from k2.ingest.closed import Closed
 from k2.ingest.marks import ID_COLUMN, reading_files, to_numbers
 from k2.lake import Lake, definition
 from k2.model import TIMESTAMP_TYPE, micros
@@ -36,6 +37,7 @@ _RECORD: Final = pa.schema(
     ]
 )
 _STREAM: Final = ("exchange", "symbol", "kind", "id_space")
+_TIMES: Final = ("from_timestamp", "to_timestamp")
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Entry:
     cause: str
 
 
-STATES: Final = ("open", "filling", "filled", "given up")
+STATES: Final = ("open", "filling", "filled", "given up", "retired")
 """What an entry of the gap ledger may have come to."""
 
 STATE: Final = pa.schema(
@@ -68,7 +70,8 @@ def with_state(lake: Lake, rows: pa.Table) -> pa.Table:
 
     `missing`: numbers of the range that the tables do not have (null: it has no range). `state`:
     open; filling, by the writer; filled; given up, where nobody can be asked, or the feed that
-    noticed has asked for nothing. `refill_from`: log or venue, while something is missing there.
+    noticed has asked for nothing; retired, where its day is not kept, so that nothing is missing.
+    `refill_from`: log or venue, while something is missing there.
     """
     missing: list[int | None] = [None] * rows.num_rows
     plain = rows.to_pylist()
@@ -86,10 +89,42 @@ def with_state(lake: Lake, rows: pa.Table) -> pa.Table:
             low, high = np.searchsorted(ids, [entry.first, entry.last + 1]).tolist()
             missing[at] = entry.last - entry.first + 1 - (high - low)
     states = [_state(row, left) for row, left in zip(plain, missing, strict=True)]
+    for at in _retired(lake, plain):
+        missing[at], states[at] = 0, "retired"
     sources = [_source(row, state) for row, state in zip(plain, states, strict=True)]
     for field, values in zip(STATE, (missing, states, sources), strict=True):
         rows = rows.append_column(field, pa.array(values, field.type))
     return rows
+
+
+def _retired(lake: Lake, rows: Sequence[Mapping[str, Any]]) -> Iterator[int]:
+    """The places of entries whose days are not kept: what filled them is gone with it."""
+    for kind in sorted({row["kind"] for row in rows}.intersection(ID_COLUMN)):
+        is_closed = _closed_of(lake, kind)
+        for at, row in enumerate(rows):
+            times = [row[name] for name in _TIMES]
+            if row["kind"] == kind and is_closed(row["exchange"], row["symbol"] or "", times):
+                yield at
+
+
+def of_kept_days(lake: Lake, kind: str, entries: Sequence[Entry]) -> list[Entry]:
+    """The entries of a kind, but for those whose days are not kept."""
+    is_closed = _closed_of(lake, kind)
+    return [e for e in entries if not is_closed(e.exchange, e.symbol, [e.after, e.before])]
+
+
+def _closed_of(lake: Lake, kind: str) -> Callable[[str, str, Sequence[datetime | None]], bool]:
+    """Whether all days between times at an exchange are closed to a symbol."""
+    if not lake.has(kind) or not (snapshot := lake.table(kind).snapshot()).retired.commit:
+        return lambda exchange, symbol, times: False
+    closed = Closed(lake, kind)
+
+    def is_closed(exchange: str, symbol: str, times: Sequence[datetime | None]) -> bool:
+        of = snapshot.exchanges.get(exchange)
+        known = [time for time in times if time is not None]
+        return of is not None and closed.between(of, symbol, known, snapshot.retired)[1]
+
+    return is_closed
 
 
 def _state(row: Mapping[str, Any], missing: int | None) -> str:
@@ -101,7 +136,7 @@ def _state(row: Mapping[str, Any], missing: int | None) -> str:
 
 
 def _source(row: Mapping[str, Any], state: str) -> str | None:
-    if state == "filled":
+    if state in ("filled", "retired"):
         return None
     if row["cause"] == "shed":
         return "log"

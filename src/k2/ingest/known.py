@@ -60,10 +60,12 @@ class Known:
         """Go on from a later snapshot: pending rows that it holds are forgotten here.
 
         `others`: its files with rows that were not decided here. Raises `Conflict` if one of them
-        might be the same record as one that is pending.
+        might be the same record as one that is pending, or the day of one may have been closed.
         """
         kept = (past(table, snapshot) for table in self._pending)
         self._pending = [table for table in kept if table.num_rows]
+        if self._pending and snapshot.retired != self.snapshot.retired:
+            raise Conflict("days were retired in between", place=snapshot.table)
         if others and self._pending:
             mine = set().union(*map(symbols_of, self._pending))
             shared = symbols_in(others) & mine

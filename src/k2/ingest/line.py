@@ -13,6 +13,7 @@ from typing import Final
 
 from k2.errors import Broken, Conflict, NotFound, Refused, Unavailable
 from k2.ingest.batch import Batch, Committed, commit_batch, follow_on, moved_by
+from k2.ingest.closed import Closed
 from k2.ingest.decide import Decided, table_of
 from k2.ingest.drive import Drive
 from k2.ingest.fill import fill, open_ranges
@@ -76,13 +77,20 @@ class Line:
         self._outage = outage or Outage()
         self._not_there: set[ShedRange] = set()
         self._tiers = TierFile(options.overload.tiers)
+        self._closed = Closed(lake, kind)
         self._begin()
 
     def _begin(self) -> None:
         """From the table's offsets on, with nothing gathered."""
         snapshot = self._table.snapshot()
         self._follower = Follower(
-            self._kind, self._log, self._registry, self._table, snapshot, self._options.skew
+            self._kind,
+            self._log,
+            self._registry,
+            self._table,
+            snapshot,
+            self._options.skew,
+            self._closed,
         )
         self._sequences: Sequences | None = None
         if self._kind in ID_COLUMN:

@@ -24,6 +24,7 @@ from k2.ingest.shed import shed_entries
 from k2.ingest.shed_origin import UNKNOWN, ShedOrigins
 from k2.lake import RECORD_TABLES, DataFileRef, Lake, LakeTable, Snapshot
 from k2.lake.files import delete
+from k2.lake.retired import RetiredPlaces
 from k2.log import Log, Registry
 
 _HOLE: Final = 10_000
@@ -126,13 +127,13 @@ def rebuild(
 ) -> Rebuilt:
     """Make the wanted rows again and put them in the place of the files that have them.
 
-    A row is every record of the log, up to the table's offsets, that no ledger calls rejected or a
-    duplicate, and that does not wait there because it was shed. It keeps its place in the log, and
-    its `commit_sequence` is written out: the commit that first brought it, found by the offsets
-    after each commit, and for what was shed by what each commit filled. So every answer as of a
-    time before is the same afterwards. Writers may commit meanwhile; killed anywhere, nothing has
-    happened but files that nothing names. Takes eight bytes of memory a row, sixteen for each
-    record that was shed, and some more.
+    A row is every record of the log, up to the table's offsets, that no ledger calls rejected, a
+    duplicate or retired, and that does not wait there because it was shed. It keeps its place in
+    the log, and its `commit_sequence` is written out: the commit that first brought it, found by
+    the offsets after each commit, and for what was shed by what each commit filled. So every answer
+    as of a time before is the same afterwards. Writers may commit meanwhile; killed anywhere,
+    nothing has happened but files that nothing names. Takes eight bytes of memory a row, sixteen
+    for each record that was shed, and some more.
 
     Raises `Refused` where the log no longer holds what is needed, or may not (nothing that cannot
     be made again is ever taken out), and for rows that an older K2 brought in after they were shed.
@@ -145,7 +146,7 @@ def rebuild(
     if dry_run or not (plan.files or plan.offsets):
         return found
     on_step("files")
-    job = plan.to_job(_others(lake, plan.ranges))
+    job = plan.to_job(_others(lake, plan))
     files = make_again(log, registry, table, job, tell)
     on_step("commit")
     try:
@@ -250,19 +251,31 @@ def _by_place(rows: pa.Table) -> dict[Place, Ints]:
     return found
 
 
-def _others(lake: Lake, places: Mapping[Place, object]) -> dict[Place, Ints]:
-    """The offsets of these places that became no row, ascending: rejected, or duplicates."""
-    topics = sorted({topic for topic, _, _ in places})
+def _others(lake: Lake, plan: _Plan) -> dict[Place, Ints]:
+    """The offsets of its places that are no row, ascending: rejected, duplicates, retired."""
+    topics = sorted({topic for topic, _, _ in plan.ranges})
     paths = [file.path for name in ("rejected", "duplicates") for file in lake.ledger_files(name)]
+    found = _retired(lake, plan)
     if not paths:
-        return {}
+        return found
     try:
         rows = ds.dataset(paths, schema=_CITED, format="parquet").to_table(
             filter=pc.field("log_topic").isin(topics)
         )
     except (OSError, pa.ArrowException) as error:
         raise _damaged(error) from error
-    return {place: np.unique(offsets) for place, offsets in _by_place(rows).items()}
+    for place, offsets in _by_place(rows).items():
+        found[place] = np.unique(np.concatenate([offsets, found.get(place, NO_OFFSETS)]))
+    return found
+
+
+def _retired(lake: Lake, plan: _Plan) -> dict[Place, Ints]:
+    """The offsets of the plan's places whose days are not kept any more."""
+    retired = RetiredPlaces(lake, {plan.wanted.table: plan.snapshot.sequence})
+    return {
+        place: retired.offsets(place, ranges[0][0], ranges[-1][1])
+        for place, ranges in plan.ranges.items()
+    }
 
 
 def _damaged(error: Exception) -> Broken:

@@ -23,6 +23,7 @@ from k2.ingest.degradation import Level
 from k2.ingest.options import WriterOptions
 from k2.ingest.writer import Writer
 from k2.lake import Lake
+from k2.lake.retired import RetiredPlaces
 from k2.log import Log, Producer, Registry, Sent
 from k2.model import Exchange, Topic
 
@@ -36,6 +37,7 @@ class Fates:
     committed: int = 0
     duplicate: int = 0
     rejected: int = 0
+    retired: int = 0
     shed: int = 0
 
     def __add__(self, other: "Fates") -> "Fates":
@@ -43,6 +45,7 @@ class Fates:
             self.committed + other.committed,
             self.duplicate + other.duplicate,
             self.rejected + other.rejected,
+            self.retired + other.retired,
             self.shed + other.shed,
         )
 
@@ -172,13 +175,25 @@ def fates_of(lake: Lake, sent: Sequence[Sent]) -> Fates:
             total += Fates(duplicate=duplicates, rejected=rows)
         else:
             # Open ranges may hold others' records as well, never fewer than are missing here.
-            left = sum(s.count for s in mine) - rows - duplicates - rejected
-            total += Fates(rows, duplicates, rejected, left if snapshot.shed else 0)
+            retired = _retired(lake, mine, topic.kind, snapshot.sequence)
+            left = sum(s.count for s in mine) - rows - duplicates - rejected - retired
+            total += Fates(rows, duplicates, rejected, retired, left if snapshot.shed else 0)
     return total
 
 
 def _ledger(lake: Lake, name: str) -> list[str]:
     return [file.path for file in lake.ledger_files(name)]
+
+
+def _retired(lake: Lake, sent: Sequence[Sent], kind: str, commit: int) -> int:
+    """How many of them are of a day that is not kept any more."""
+    places = RetiredPlaces(lake, {kind: commit})
+    found = 0
+    for each in sent:
+        end = each.first_offset + each.count
+        for place in places.places(each.topic, each.partition):
+            found += len(places.offsets(place, each.first_offset, end))
+    return found
 
 
 def _is_committed(lake: Lake, sent: Sequence[Sent]) -> bool:

@@ -10,15 +10,14 @@ from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from k2.errors import Broken
 from k2.ingest.degradation import Level
 from k2.ingest.tiers import Tiers
 from k2.lake import Lake, ShedRange, definition
+from k2.lake.places import Offsets, from_distances, to_distances
 from k2.log import Batch
 from k2.model import Topic, peek
 
@@ -34,12 +33,8 @@ _PLACED: Final = (
     *("event", "id", "log_topic", "log_id", "log_partition", "log_offset", "end_offset"),
     "distances",
 )
-_LOW: Final = 0x7F
-_MORE: Final = 0x80
 _KEPT: Final = {Level.GRACEFUL: 2, Level.AGGRESSIVE: 1, Level.CIRCUIT_BREAK: 0}
 """The lowest tier that is processed at a level."""
-
-Offsets = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -239,36 +234,3 @@ def shed_places(lake: Lake, of: ShedRange) -> Places:
             if entry["distances"] is None
         ),
     )
-
-
-def to_distances(offsets: Offsets) -> bytes:
-    """From each offset to the next, as unsigned varints (LEB128)."""
-    left = np.diff(offsets).astype(np.uint64)
-    if (left <= _LOW).all():
-        return left.astype(np.uint8).tobytes()
-    # A column of bytes for each seven bits; rows are read out as far as they go.
-    width = 1 + max(0, (int(left.max()).bit_length() - 1) // 7)
-    groups = (left[:, None] >> np.arange(0, 7 * width, 7, dtype=np.uint64)) & np.uint64(_LOW)
-    used = np.maximum(1, width - (groups[:, ::-1] != 0).argmax(axis=1))
-    used[left == 0] = 1
-    at = np.arange(width)
-    marked = groups.astype(np.uint8) | np.where(at < used[:, None] - 1, _MORE, 0).astype(np.uint8)
-    return marked[at < used[:, None]].tobytes()
-
-
-def from_distances(first: int, raw: bytes, place: str) -> Offsets:
-    """The offsets again. Raises `Broken` for bytes that `to_distances` did not write."""
-    data = np.frombuffer(raw, np.uint8)
-    if not len(data):
-        return np.array([first], np.int64)
-    ends = np.flatnonzero(data < _MORE)
-    if not len(ends) or ends[-1] != len(data) - 1:
-        raise Broken("the offsets of shed records are cut off", place=place)
-    if len(ends) == len(data):
-        steps = data.astype(np.int64)
-    else:
-        starts = np.append(0, ends[:-1] + 1)
-        shift = 7 * (np.arange(len(data)) - np.repeat(starts, ends - starts + 1))
-        parts = (data & _LOW).astype(np.int64) << shift
-        steps = np.add.reduceat(parts, starts)
-    return np.cumsum(np.append(first, steps))

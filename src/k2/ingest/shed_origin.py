@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from k2.ingest.shed import from_distances
 from k2.lake import ShedRange
 from k2.lake.offsets import shed_from_json
+from k2.lake.places import from_distances
 
 WAITS: Final = 0
 """In place of a commit: the record was shed, and is not brought in yet."""

@@ -13,6 +13,7 @@ from typing import Final
 import pyarrow as pa
 
 from k2.errors import Conflict, Unavailable
+from k2.ingest.closed import Closed
 from k2.ingest.decide import Decided, table_of
 from k2.ingest.follow import Follower
 from k2.ingest.known import past
@@ -72,12 +73,21 @@ class _KindTail:
         self._runs: list[Decided] = []
         self._joined: pa.Table | None = None
         self._is_far_behind = False
+        self._closed = Closed(tail._lake, kind)
         self._follower = self._begin(self._table.snapshot())
 
     def _begin(self, snapshot: Snapshot) -> Follower:
         self._runs, self._joined = [], None
         tail = self._tail
-        return Follower(self._kind, tail._log, tail._registry, self._table, snapshot, tail._skew)
+        return Follower(
+            self._kind,
+            tail._log,
+            tail._registry,
+            self._table,
+            snapshot,
+            tail._skew,
+            self._closed,
+        )
 
     def pin(self) -> Pinned:
         with self._lock:
@@ -128,8 +138,12 @@ class _KindTail:
             raise Conflict("the table went back to an earlier state", place=self._kind)
         before = self._follower.snapshot
         # What was brought in later may be the same as a record that waits here; and one that waits
-        # may have passed for the same as one that was then shed, or given up as lost.
-        changed = (before.shed, before.losses) != (snapshot.shed, snapshot.losses)
+        # may have passed for the same as one that was then shed, or given up as lost. What waits of
+        # a day that was closed since is not kept.
+        changed = any(
+            getattr(before, name) != getattr(snapshot, name)
+            for name in ("shed", "losses", "retired")
+        )
         if changed or _overtaken(self._follower, snapshot):
             self._follower = self._begin(snapshot)
         else:

@@ -65,9 +65,10 @@ class Tiers:
 
     def of(self, exchange: str, symbols: Sequence[str]) -> npt.NDArray[np.int8]:
         """The tier, 1 to 3, of each symbol."""
-        return np.array([self._tier(exchange, symbol) for symbol in symbols], np.int8)
+        return np.array([self.tier(exchange, symbol) for symbol in symbols], np.int8)
 
-    def _tier(self, exchange: str, symbol: str) -> int:
+    def tier(self, exchange: str, symbol: str) -> int:
+        """The tier, 1 to 3, of a symbol."""
         key = (exchange, symbol)
         if key not in self._known:
             rules = self.rules.get(exchange) or self.rules.get(ANY_EXCHANGE)

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from k2.ingest.closed import Closed
 from k2.ingest.decide import Decided
 from k2.ingest.holes import ALL_HOLES, Found, count_holes, excess, in_ledger, without
 from k2.ingest.loss import CAUSE as LOSS
@@ -152,6 +153,7 @@ class Sequences:
         if self._states is None:
             of = self._followed(self._snapshot)
             self._states = read_states(self._table, self._snapshot, of)
+            self._forget_retired(self._states)
             self._note(self._states)
         return self._states
 
@@ -172,6 +174,27 @@ class Sequences:
         gone = excess(states, self._most, lambda hole: hole.told, lambda stream, hole: False)
         states |= without(states, gone)
         self._relieved = max(2 * self._most, count_holes(states) + self._most)
+
+    def _forget_retired(self, states: dict[Stream, State]) -> None:
+        """Of what was taken out of the table, rows cannot tell that it had been there."""
+        if not self._snapshot.retired.commit:
+            return
+        closed = Closed(self._lake, self._table.name)
+        for stream, state in states.items():
+            exchange = self._snapshot.exchanges.get(stream[0])
+            if exchange is None or not state.holes:
+                continue
+            left = tuple(
+                hole
+                for hole in state.holes
+                if not closed.between(
+                    exchange,
+                    stream[1],
+                    (_time(hole.before.timestamp), _time(hole.after.timestamp)),
+                    self._snapshot.retired,
+                )[0]
+            )
+            states[stream] = state._replace(holes=left)
 
     def _note(self, changed: States) -> None:
         for stream, state in changed.items():

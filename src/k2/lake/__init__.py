@@ -13,12 +13,15 @@ from k2.lake.offsets import (
     Loss,
     Offsets,
     OutboxEntry,
+    RetiredUpTo,
     ShedRange,
     TopicOffsets,
     offsets_to_json,
 )
-from k2.lake.pins import Dataset, keep_pin, pin_of, pins_of, remove_pin
+from k2.lake.pins import Dataset, keep_pin, pin_of, pins_commit, pins_of, remove_pin
 from k2.lake.remove import Removed
+from k2.lake.retire import Retired, retire
+from k2.lake.retiring import Judge, Lot, Verdict
 from k2.lake.snapshot import Snapshot
 from k2.lake.sort import Bucket, bucket, sort_indices, sort_rows
 from k2.lake.table import LakeTable
@@ -35,16 +38,21 @@ __all__ = [
     "Dataset",
     "Definition",
     "FileIndex",
+    "Judge",
     "Lake",
     "LakeTable",
     "Loss",
+    "Lot",
     "Maintained",
     "Offsets",
     "OutboxEntry",
     "Removed",
+    "Retired",
+    "RetiredUpTo",
     "ShedRange",
     "Snapshot",
     "TopicOffsets",
+    "Verdict",
     "WrittenFile",
     "bucket",
     "definition",
@@ -53,8 +61,10 @@ __all__ = [
     "offsets_to_json",
     "open_lake",
     "pin_of",
+    "pins_commit",
     "pins_of",
     "remove_pin",
+    "retire",
     "sort_indices",
     "sort_rows",
     "tag_closes",

@@ -24,6 +24,7 @@ from k2.lake.offsets import (
     Loss,
     Offsets,
     OutboxEntry,
+    RetiredUpTo,
     ShedRange,
     losses_to_json,
     merge,
@@ -53,7 +54,8 @@ class Commit:
     `shed` are ranges that were shed, `filled` fronts of open ones whose records `files` bring in
     (or the outbox, where they are rejected or duplicates). `id` makes sending it again safe.
 
-    `start_shed` are all ranges that were open when the batch was decided (None: it matters not).
+    `start_shed` are all ranges that were open when the batch was decided, `start_retired` what had
+    been retired by then (None: it matters not).
 
     `beside(head)`: where others have moved offsets of other partitions since `start`, or brought in
     what was shed, whether this batch would have been decided the same on that head. Then it goes on
@@ -69,6 +71,7 @@ class Commit:
     shed: tuple[ShedRange, ...] = ()
     filled: tuple[ShedRange, ...] = ()
     start_shed: tuple[ShedRange, ...] | None = None
+    start_retired: RetiredUpTo | None = None
     beside: Callable[[Snapshot], bool] = lambda head: False
     summary: Mapping[str, str] = field(default_factory=dict)
     id: str = field(default_factory=lambda: uuid4().hex)
@@ -82,6 +85,10 @@ class Change:
     head is not what the change was decided on, and answers the properties to be set. `removed` are
     local paths of the table's files that `files` take the place of. `named` are local paths of
     files that the properties name: they must be there as well.
+
+    `entries` writes a ledger's file that has the commit's own number in it, for the outbox: anew
+    for each attempt. `guard` is asked while nobody else can commit to any table, and raises
+    `Conflict` where another one is not as the change was decided on.
     """
 
     id: str
@@ -90,6 +97,8 @@ class Change:
     summary: Mapping[str, str]
     removed: frozenset[str] = frozenset()
     named: tuple[str, ...] = ()
+    entries: Callable[[int], WrittenFile] | None = None
+    guard: Callable[[], None] = lambda: None
 
 
 def change_of(commit: Commit, absorbed: Callable[[str], int]) -> Change:
@@ -157,6 +166,12 @@ def offsets_after(commit: Commit, head: Snapshot) -> Offsets:
             "another writer has committed in between",
             place=f"{head.table}: {min(theirs, default='records that were shed before')}",
             hint="read the snapshot again and commit on its offsets",
+        )
+    if commit.start_retired is not None and commit.start_retired != head.retired:
+        raise Conflict(
+            "days were retired in between",
+            place=head.table,
+            hint="read the snapshot again: what comes to these days is not kept",
         )
     for exchange in commit.exchanges:
         have = head.exchanges.get(exchange.name)
@@ -255,15 +270,26 @@ def _attempt(table: "LakeTable", change: Change, rewritten: Rewritten) -> Snapsh
         rewritten.discard()
         raise
     try:
-        won = table.catalog.swap(table.name, head.location, staged.location, staged.complete)
+        won = table.catalog.swap(
+            table.name, head.location, staged.location, lambda: _ready(change, staged)
+        )
     except Unavailable as error:
         return _resolve(table, change, staged, rewritten, error)
+    except Conflict:
+        staged.discard()
+        rewritten.discard()
+        raise
     if not won:
         staged.discard()
         return None
     delete(local(uri) for uri in staged.dropped)
     rewritten.discard(kept=staged.needed)
     return table.adopt(staged.location).snapshot
+
+
+def _ready(change: Change, staged: Staged) -> bool:
+    change.guard()
+    return staged.complete()
 
 
 def _resolve(

@@ -183,7 +183,7 @@ def compact(table: "LakeTable", job: Job, on_step: Step = lambda step: None) -> 
     is not what the table says of it, and as `LakeTable.replace` does.
     """
     on_step("read")
-    rows = pa.concat_tables([_read(table.definition, file) for file in job.files])
+    rows = pa.concat_tables([read_file(table.definition, file) for file in job.files])
     # Once, not again for each new file.
     rows = rows.unify_dictionaries().combine_chunks()
     if rows.num_rows != job.rows:
@@ -200,7 +200,7 @@ def compact(table: "LakeTable", job: Job, on_step: Step = lambda step: None) -> 
         for number, indices in _parts(table.definition, rows, job):
             part = gather(rows, indices)
             files.append(table.write(part, job.day, bucket=number))
-            _check(table.definition, files[-1], part)
+            check_file(table.definition, files[-1], part)
         on_step("commit")
         done = table.replace([file.path for file in job.files], files)
     except Conflict:
@@ -213,7 +213,7 @@ def compact(table: "LakeTable", job: Job, on_step: Step = lambda step: None) -> 
     return Compacted(job, len(files), sum(file.bytes for file in files), done.sequence)
 
 
-def _read(definition: Definition, file: DataFileRef) -> pa.Table:
+def read_file(definition: Definition, file: DataFileRef) -> pa.Table:
     """The file's rows as the table has them now: columns that it lacks are null, and the commit of
     each row is written out.
     """
@@ -271,10 +271,10 @@ def _buckets(symbols: pa.ChunkedArray, of: int) -> Indices:
     return found
 
 
-def _check(definition: Definition, file: WrittenFile, wanted: pa.Table) -> None:
+def check_file(definition: Definition, file: WrittenFile, wanted: pa.Table) -> None:
     """Raises `Broken` unless the file on disk holds exactly these rows."""
     ref = DataFileRef(file.path, 0, file.rows, file.bytes, True, False, *[None] * 5)
-    found = _read(definition, ref)
+    found = read_file(definition, ref)
     for name in definition.names:
         if not _plain(found[name]).equals(_plain(wanted[name])):
             raise Broken(

@@ -22,17 +22,21 @@ CLEAN_AFTER: Final = timedelta(minutes=10)
 plan. A commit a second writes four of them."""
 
 
-def expired(metadata: Metadata, absorbed: int, keep: int) -> set[int]:
-    """Ids of the snapshots to expire with the next commit, so that `keep` are left with it. Those
-    that a tag or branch holds stay. Those after commit `absorbed` stay in any case.
+def expired(metadata: Metadata, absorbed: int, keep: int, before: int = 0) -> set[int]:
+    """Ids of the snapshots to expire with the next commit, so that `keep` are left with it, and
+    none of a commit `before` that one: they name files of rows that were retired. Those that a tag
+    or branch holds stay. Those after commit `absorbed` stay in any case.
     """
     held = {ref["snapshot-id"] for ref in metadata.get("refs", {}).values()}
     held.add(metadata["current-snapshot-id"])
     oldest_first = sorted(metadata["snapshots"], key=lambda s: int(s["sequence-number"]))
+    most = max(len(oldest_first) + 1 - keep, 0)
     return {
         s["snapshot-id"]
-        for s in oldest_first[: max(len(oldest_first) + 1 - keep, 0)]
-        if s["sequence-number"] <= absorbed and s["snapshot-id"] not in held
+        for number, s in enumerate(oldest_first)
+        if (number < most or s["sequence-number"] < before)
+        and s["sequence-number"] <= absorbed
+        and s["snapshot-id"] not in held
     }
 
 

@@ -5,7 +5,8 @@ Each is one JSON document in a property of the table, compared as a whole when i
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date
 from typing import Final, TypeAlias
 
 from k2.errors import Conflict
@@ -20,6 +21,7 @@ ABSORBED: Final = "k2.absorbed"
 EXCHANGE: Final = "k2.exchange."
 COMMIT_ID: Final = "k2.commit-id"
 FOREIGN: Final = "k2.foreign"
+RETIRED: Final = "k2.retired"
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,32 @@ def outbox_to_json(outbox: Iterable[OutboxEntry]) -> str:
 def outbox_from_json(text: str) -> tuple[OutboxEntry, ...]:
     """What `outbox_to_json` wrote."""
     return tuple(OutboxEntry(**entry) for entry in json.loads(text))
+
+
+@dataclass(frozen=True)
+class RetiredUpTo:
+    """Which commit was the last that retired rows (0: none did), and of each exchange the latest
+    trading date of which it, or one before it, did.
+    """
+
+    commit: int = 0
+    days: Mapping[str, date] = field(default_factory=dict)
+
+
+NOTHING_RETIRED: Final = RetiredUpTo()
+
+
+def retired_to_json(retired: RetiredUpTo) -> str:
+    """As it is stored."""
+    days = {name: day.isoformat() for name, day in sorted(retired.days.items())}
+    return json.dumps({"commit": retired.commit, "days": days}, separators=(",", ":"))
+
+
+def retired_from_json(text: str) -> RetiredUpTo:
+    """What `retired_to_json` wrote; of an empty document, nothing."""
+    found = json.loads(text)
+    days = {name: date.fromisoformat(day) for name, day in found.get("days", {}).items()}
+    return RetiredUpTo(found.get("commit", 0), days)
 
 
 def exchanges_in(properties: Mapping[str, str]) -> dict[str, Exchange]:

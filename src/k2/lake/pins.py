@@ -62,6 +62,11 @@ def pins_of(lake: Tables) -> dict[str, Dataset]:
     return _standing(lake.table(PINS).snapshot())
 
 
+def pins_commit(lake: Tables) -> int:
+    """The last commit of the ledger: as long as it is the same, so are the pins."""
+    return lake.table(PINS).snapshot().sequence if lake.has(PINS) else 0
+
+
 def pin_of(lake: Tables, name: str) -> Dataset:
     """The pin of that name. Raises `NotFound`."""
     found = pins_of(lake)

@@ -19,18 +19,22 @@ from k2.lake.manifest import ManifestFile, list_from_bytes, live
 from k2.lake.metadata import Metadata, current_snapshot, field_ids, foreign_rewrites
 from k2.lake.offsets import (
     LOSSES,
+    NOTHING_RETIRED,
     OFFSETS,
     OUTBOX,
+    RETIRED,
     SHED,
     Loss,
     Offsets,
     OutboxEntry,
+    RetiredUpTo,
     ShedRange,
     absorbed_in,
     exchanges_in,
     losses_from_json,
     offsets_from_json,
     outbox_from_json,
+    retired_from_json,
     shed_from_json,
 )
 from k2.lake.tables import Definition
@@ -50,7 +54,7 @@ class Snapshot:
     files that count, and that the ledgers may not have taken yet. `absorbed`: of a ledger, up to
     which commit of each table it has taken them. `field_ids`: Iceberg's id of each column, by which
     files of older schemas are read (their missing columns are null). `foreign`: commits by which
-    other engines moved rows from file to file.
+    other engines moved rows from file to file. `retired`: up to where rows were taken out for good.
     """
 
     table: str
@@ -66,6 +70,7 @@ class Snapshot:
     field_ids: Mapping[str, int]
     foreign: tuple[int, ...]
     files: FileIndex
+    retired: RetiredUpTo = NOTHING_RETIRED
 
     def check_past(self, commit: int) -> None:
         """Raises `Broken` where it is not known which rows were there by that commit."""
@@ -148,6 +153,7 @@ def _snapshot(
         field_ids=ids,
         foreign=foreign_rewrites(metadata),
         files=files,
+        retired=retired_from_json(properties.get(RETIRED, "{}")),
     )
 
 

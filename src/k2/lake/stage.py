@@ -29,7 +29,14 @@ from k2.lake.manifest import (
     live,
 )
 from k2.lake.metadata import Metadata, current_snapshot, succeed, with_snapshot
-from k2.lake.offsets import COMMIT_ID, FOREIGN, OFFSETS
+from k2.lake.offsets import (
+    COMMIT_ID,
+    FOREIGN,
+    OFFSETS,
+    OUTBOX,
+    OutboxEntry,
+    outbox_to_json,
+)
 from k2.lake.snapshot import Head
 
 if TYPE_CHECKING:
@@ -97,6 +104,12 @@ def stage(table: "LakeTable", head: Head, change: "Change", rewritten: Rewritten
     snapshot_id = rewritten.snapshot_id
     desk = _Desk(table, str(unique), snapshot_id, sequence, old)
     try:
+        if change.entries is not None:
+            made = change.entries(sequence)
+            desk.written.append(made.path)
+            entry = OutboxEntry(made.table, made.path, made.rows, sequence)
+            outbox = outbox_to_json([*head.snapshot.outbox, entry])
+            properties = {**properties, OUTBOX: outbox}
         manifests = desk.manifests(change.files, _kept(desk, head, change.removed, rewritten))
         parent = current_snapshot(old)
         parent_id = parent["snapshot-id"] if parent else None

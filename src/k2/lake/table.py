@@ -19,6 +19,7 @@ from k2.lake.index import local
 from k2.lake.index_file import keep_index
 from k2.lake.manifest import EPOCH, ManifestFormat
 from k2.lake.metadata import FRESH_SPEC, Metadata, buckets_of, settled_spec
+from k2.lake.offsets import RETIRED, retired_from_json
 from k2.lake.snapshot import Head, Snapshot, load
 from k2.lake.sort import Bucket
 from k2.lake.tables import RECORD_TABLES, Definition
@@ -189,7 +190,8 @@ class LakeTable:
         """Ids of the snapshots that the next commit lets go of."""
         if self.name not in RECORD_TABLES:
             return expire.expired(old, old["last-sequence-number"], self._keep_snapshots)
-        return expire.expired(old, self._absorbed("commits"), self._keep_snapshots)
+        retired = retired_from_json(old["properties"].get(RETIRED, "{}"))
+        return expire.expired(old, self._absorbed("commits"), self._keep_snapshots, retired.commit)
 
     def metadata_name(self, before: str, unique: UUID) -> str:
         """File name of the document that follows the one at `before`."""

@@ -16,7 +16,7 @@ from k2.errors import NotFound
 from k2.model import DICTIONARY_TYPE, TIMESTAMP_TYPE, Schema, latest
 
 RECORD_TABLES: Final = ("trades", "quotes", "corrections", "instruments", "dividends", "splits")
-LEDGERS: Final = ("rejected", "duplicates", "shed", "gaps", "commits", "pins")
+LEDGERS: Final = ("rejected", "duplicates", "shed", "retired", "gaps", "commits", "pins")
 BUCKETS: Final = 16
 """Table partitions of a settled day in a table that is made; one that is there keeps its own."""
 
@@ -280,6 +280,35 @@ _LEDGER_COLUMNS: Final[Mapping[str, tuple[str, tuple[Column, ...], bool]]] = {
                 "every offset up to the end that holds a record",
             ),
             Column("ingestion_timestamp", TIMESTAMP_TYPE, True, "When, by the writer's clock"),
+        ),
+        True,
+    ),
+    "retired": (
+        "Records that retention took out of the tables for good, or kept out, as they came later.",
+        (
+            Column("event", DICTIONARY_TYPE, True, "retired; late if it came once its day was"),
+            Column("kind", DICTIONARY_TYPE, True, "The kind of record"),
+            Column("exchange", DICTIONARY_TYPE, True, "Where"),
+            Column("exchange_date", pa.date32(), True, "Their trading date"),
+            Column("tier", pa.int32(), False, "Tier that their symbols had"),
+            Column("rule", DICTIONARY_TYPE, False, "Line of the file of retention that said so"),
+            Column("symbols", pa.string(), True, "The symbols, as JSON"),
+            Column("symbol_count", pa.int64(), True, "How many symbols"),
+            Column("records", pa.int64(), True, "How many records"),
+            Column(
+                "end_offset", pa.int64(), True, "Behind the last of them; log_offset: the first"
+            ),
+            Column(
+                "distances",
+                pa.binary(),
+                True,
+                "From each record's offset to the next one's, as unsigned varints (LEB128)",
+            ),
+            Column("first_timestamp", TIMESTAMP_TYPE, False, "Time of the first of them"),
+            Column("last_timestamp", TIMESTAMP_TYPE, False, "Time of the last of them"),
+            Column("first_commit", pa.int64(), False, "Commit that brought the first of them"),
+            Column("commit", pa.int64(), False, "Commit that took them out of the table"),
+            Column("committed_at", TIMESTAMP_TYPE, True, "When, by the clock of who did it"),
         ),
         True,
     ),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from k2.query.retired import note
 from k2.query.selection import NOW, Past
 from k2.query.view import View
 
@@ -65,6 +66,7 @@ def _corrections(standing: pa.Table | None) -> int:
 
 
 def _incomplete(view: View) -> Iterator[str]:
+    yield from note(view)
     if view.shed:
         yield (
             f"{view.shed:,} {view.table} were left in the log under overload and are not in this "

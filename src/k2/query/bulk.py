@@ -13,7 +13,7 @@ from k2.errors import BadInput
 from k2.query.answer import told
 from k2.query.gaps import Gap, told_gaps
 from k2.query.page import Page, from_token, to_token
-from k2.query.pinned import look, newest_page
+from k2.query.pinned import look, newest_page, rest_of
 from k2.query.port import Engine
 from k2.query.position import Key
 from k2.query.records import Wanted, own_columns, question
@@ -107,7 +107,15 @@ class Bulk:
 
     def _look(self, selection: Selection | None) -> View:
         history = self._past.history
-        return look(self._state, self._engine, self._kind, self._page, selection, history=history)
+        return look(
+            self._state,
+            self._engine,
+            self._kind,
+            self._page,
+            selection,
+            asked=rest_of(self._selection, self._key),
+            history=history,
+        )
 
     def _open(self) -> None:
         order = [name for name in self._view.order if name not in self._fields]

@@ -94,7 +94,8 @@ class Diff:
     def _added(self, stretch: Stretch, selection: Selection) -> tuple[View, pa.Table]:
         if stretch.first:
             self._state.lake.table(stretch.kind).snapshot().check_past(stretch.first)
-        view = self._state.view(stretch.kind, page=Page(Pin(stretch.last), ()))
+        page = Page(Pin(stretch.last), ())
+        view = self._state.view(stretch.kind, page=page, selection=selection)
         return view, added_rows(self._engine, view, selection, stretch)
 
 

@@ -134,7 +134,8 @@ _GAP: Final = ("symbol", "exchange", "from_timestamp", "to_timestamp")
 
 
 def told_gaps(kind: str, gaps: Sequence[Gap]) -> list[str]:
-    """The note of these gaps, if there are any."""
+    """The note of these gaps, if there are any; days that are not kept have one of their own."""
+    gaps = [gap for gap in gaps if gap.cause != "retired"]
     return [note(kind, gaps)] if gaps else []
 
 

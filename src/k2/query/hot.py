@@ -83,6 +83,8 @@ class Hot:
         if view.sequence < self._sequence:
             return False
         if view.sequence > self._sequence:
+            if view.retirement > self._sequence:
+                self._kept.clear()  # rows of these may be among those that went
             if self._kept:
                 files = view.index.since(self._sequence)
                 if sum(file.rows for file in files) > _CAUGHT_UP_ROWS:

@@ -11,7 +11,7 @@ from k2.errors import NotFound
 from k2.query.answer import Answer, told
 from k2.query.asking import PRICE_NOTE, Asking
 from k2.query.asof import Rule
-from k2.query.gaps import note
+from k2.query.gaps import told_gaps
 from k2.query.join import JoinWanted, before, counted, fetch_join, notes_of
 from k2.query.markouts import MarkoutsWanted, make_markouts
 from k2.query.middles import Market, Measuring
@@ -71,7 +71,7 @@ def gap_notes(
 ) -> list[str]:
     """A sentence for each kind of record of which some are missing where the answer looked."""
     found = ((view.table, asking.gaps(view, selection, table)) for view in views)
-    return [note(kind, gaps) for kind, gaps in found if gaps]
+    return [one for kind, gaps in found for one in told_gaps(kind, gaps)]
 
 
 def correction_notes(rule: Rule, views: list[View], past: Past) -> list[str]:

@@ -20,7 +20,7 @@ from k2.query.bbo import make_bbo
 from k2.query.consolidated import make_consolidated, of_all
 from k2.query.counted import KINDS, CountedWanted, dates_began, make_counted, parse_size, settled
 from k2.query.frame import EVERY, as_one
-from k2.query.gaps import Gap, complete, note
+from k2.query.gaps import Gap, complete, told_gaps
 from k2.query.interval import parse_interval
 from k2.query.profile import parse_bin
 from k2.query.selection import Past, Selection
@@ -202,9 +202,7 @@ def _told(
     all_trades: bool,
     more: Sequence[str] = (),
 ) -> Answer:
-    notes = [*([] if all_trades else [PRICE_NOTE]), *more]
-    if gaps:
-        notes.append(note(view.table, gaps))
+    notes = [*([] if all_trades else [PRICE_NOTE]), *more, *told_gaps(view.table, gaps)]
     if selection.sessions is None:
         return Answer(table, told([view], table, began, past=past, notes=notes))
     notes += _session_notes(selection.sessions, table)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from k2.query.corrections import corrected
 from k2.query.page import NO_COMMIT, Page
 from k2.query.port import Engine, Pin
+from k2.query.position import Key
 from k2.query.selection import NOW, Past, Selection
 from k2.query.state import State
 from k2.query.view import View
@@ -32,14 +33,18 @@ def look(
     page: Page,
     selection: Selection | None,
     *,
+    asked: Selection,
     beyond: Pin | None = None,
     history: bool = False,
 ) -> View:
     """The state of a kind, beyond an earlier one; as corrections left the selection's trades
-    (None: as they came).
+    (None: as they came). Raises `Refused` where that state had rows of the selection, or else of
+    all that is `asked`, that were retired since.
     """
     known_at = None if page.known_at is None else from_us(page.known_at)
-    view = state.view(kind, page=page, beyond=beyond)
+    # What an earlier state told is not needed again.
+    wanted = (selection or asked) if beyond is None else None
+    view = state.view(kind, page=page, beyond=beyond, selection=wanted)
     view = replace(view, known_at=known_at, history=history)
     if selection is not None:
         view = view.of_symbols(selection.symbols)
@@ -49,3 +54,8 @@ def look(
             beside = replace(beside, known_at=known_at)
         view = corrected(engine, view, beside, selection)
     return view
+
+
+def rest_of(selection: Selection, key: Key | None) -> Selection:
+    """What of a selection may lie behind the row of that key (None: all)."""
+    return selection if key is None else replace(selection, start=from_us(int(key[0])))

@@ -165,7 +165,19 @@ class Pins:
                 hash=content.hash,
                 hash_definition=DEFINITION,
             )
-            return keep_pin(self._state.lake, dataset), self._notes(wish, view)
+            kept = keep_pin(self._state.lake, dataset)
+            self._check_held(kept, wish, moment)
+            return kept, self._notes(wish, view)
+
+    def _check_held(self, kept: Dataset, wish: Wish, moment: Moment) -> None:
+        """Take the pin back where its rows were retired while it was made: from now on it holds
+        them, but it does not bring them back.
+        """
+        try:
+            self._state.view(wish.kind, page=moment.page(), selection=wish.selection)
+        except Refused:
+            remove_pin(self._state.lake, kept.name, at=self._state.now(), note="retired meanwhile")
+            raise
 
     def _notes(self, wish: Wish, view: View) -> list[str]:
         """What is not part of the pin, though it may seem to be."""
@@ -296,7 +308,7 @@ class Pins:
         try:
             view = self._view_of_kept(kept)
             found = content_of(self._engine, view, kept.asked, kept.moment, kept.schema)
-        except (Broken, NotFound, Unavailable) as error:
+        except (Broken, Refused, Unavailable) as error:
             return {**told, "ok": False, "problem": str(error)}
         verdict = Verdict(Content(of.rows, of.hash, json.loads(of.days)), found)
         return {

@@ -46,6 +46,7 @@ from k2.query.question import Question
 from k2.query.records import Wanted, fetch_records, question
 from k2.query.remembered import Remembered
 from k2.query.replays import Replays
+from k2.query.retired import as_gaps, of_newest, still_gaps
 from k2.query.rollup import RolledUp, roll_up
 from k2.query.selection import NOW, Past, Selection, check_count, check_text
 from k2.query.sessions import Sessions, read_sessions, trading_days
@@ -131,6 +132,7 @@ class Reader(Measures, Replays, Estimates):
                 dated = tuple(names[: names.index("exchange_date") + 1])
                 wanted = replace(wanted, fields=dated)
             table, following = fetch_records(self._engine, view, selection, wanted, after=page)
+            views[0] = of_newest(view, table, last)
             if look:
                 views.append(self._state.view("trades", as_of=as_of))
                 found = find_targets(self._engine, views[-1], table)
@@ -161,7 +163,8 @@ class Reader(Measures, Replays, Estimates):
         """The state that is asked for; of trades, with what corrections made of the selection's."""
         if past.history and kind != "trades":
             raise BadInput("only trades have a history of corrections", found=kind)
-        view = self._state.view(kind, as_of=past.as_of, page=page).of_symbols(selection.symbols)
+        view = self._state.view(kind, as_of=past.as_of, page=page, selection=selection, day=day)
+        view = view.of_symbols(selection.symbols)
         known_at = None
         if page is not None and page.known_at is not None:
             known_at = from_us(page.known_at)
@@ -186,9 +189,11 @@ class Reader(Measures, Replays, Estimates):
         if start is None and when is not None:
             # Of the newest records, what lies before them was not asked for.
             start = pc.min(table[when]).as_py()
-        return self._gaps.touching(
+        found = self._gaps.touching(
             view.table, selection.symbols, selection.exchanges, start, asked.end
         )
+        retired = as_gaps(view, selection.symbols)
+        return [*still_gaps(found, retired), *retired]
 
     def summary(
         self,
@@ -243,7 +248,7 @@ class Reader(Measures, Replays, Estimates):
         """What was traded: exchange, symbol, currency, trades, volume and value of each symbol."""
         with limited(timeout):
             began = time.perf_counter()
-            view = self._state.view("trades")
+            view = self._state.view("trades", selection=selection)
             table = sum_turnover(self._engine, view, selection)
             return Answer(table, told([view], table, began))
 

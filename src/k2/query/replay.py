@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from k2.errors import BadInput
 from k2.query.merge import arrived, common_columns, key_at, merged
 from k2.query.page import NO_COMMIT, Page
-from k2.query.pinned import look, newest_page
+from k2.query.pinned import look, newest_page, rest_of
 from k2.query.port import Engine, Pin
 from k2.query.position import NOTHING, Position, moved
 from k2.query.selection import NOW, Past, Selection, check_count
@@ -271,6 +271,7 @@ class Replay:
     def _look(self, kind: str, page: Page, selection: Selection | None) -> View:
         """The state of a kind, beyond what was told; as corrections left the selection's trades."""
         told = self.position.told.get(kind)
-        view = look(self._state, self._engine, kind, page, selection, beyond=told)
+        asked = rest_of(self.selection, self.position.key)
+        view = look(self._state, self._engine, kind, page, selection, asked=asked, beyond=told)
         self.views[kind] = view
         return view

@@ -20,8 +20,9 @@ from k2.query.copies import Copies
 from k2.query.hot import Hot
 from k2.query.page import Page
 from k2.query.port import LogRange, Pin, Source
+from k2.query.retired import Retirements
 from k2.query.rollup import Rollups, folder_of
-from k2.query.selection import check_text
+from k2.query.selection import Selection, check_text
 from k2.query.times import parse_when
 from k2.query.view import View
 
@@ -66,6 +67,7 @@ class State:
                 closing(open_registry(registry or home / "registry.db", registry_access))
             )
             self.lake: Lake = stack.enter_context(closing(open_lake(lake or home / "lake")))
+            self._retirements = Retirements(self.lake)
             self.tail = Tail(self.log, self._registry, self.lake, skew, _TAIL_ROWS)
             self._stack = stack.pop_all()
 
@@ -76,13 +78,21 @@ class State:
         as_of: str | None = None,
         page: Page | None = None,
         beyond: Pin | None = None,
+        selection: Selection | None = None,
+        day: date | None = None,
     ) -> View:
         """The rows of a kind: as of a past moment, as a page saw them, or now with the tail. Of a
-        page and of now, only what is `beyond` an earlier state, if one is given.
+        page and of now, only what is `beyond` an earlier state, if one is given. With a `selection`
+        (of one trading date), it tells which days of that are not kept.
 
-        Raises `NotFound` for a kind that there is not, or a moment before the first commit.
+        Raises `NotFound` for a kind that there is not, or a moment before the first commit, and
+        `Refused` where the selection needs rows of a past state that were retired since.
         """
         check_kind(kind)
+        found = self._view(kind, as_of, page, beyond)
+        return found if selection is None else self._retirements.told(found, selection, day)
+
+    def _view(self, kind: str, as_of: str | None, page: Page | None, beyond: Pin | None) -> View:
         if page is not None and not page.pin.ranges:
             snapshot = self.lake.table(kind).snapshot()
             snapshot.check_past(page.pin.sequence)
@@ -152,7 +162,9 @@ class State:
         missing: NotFound | None = None
         for kind in there:
             try:
-                found[kind] = self.view(kind, as_of=as_of)
+                found[kind] = self.view(
+                    kind, as_of=as_of, selection=None if as_of is None else Selection()
+                )
             except NotFound as error:
                 if as_of is None:
                     raise
@@ -307,6 +319,7 @@ class State:
             ),
             # Asked after the snapshot was taken: a schema added meanwhile costs time, no more.
             evolved=len(self.lake.table(snapshot.table).head().metadata["schemas"]) > 1,
+            retirement=snapshot.retired.commit,
         )
 
     def keep_hot(self, most_rows: int) -> None:

@@ -96,7 +96,9 @@ class View:
     asked for (None: nothing); with `history` trades stay as they were first reported. `known_at`
     narrows the view to what was known by then. `rollups` are those of its files, `copies` decoded
     ones of these, `hot` the newest rows of symbols in memory. `left`: where in the log records were
-    shed. `beyond` leaves out the rows of an earlier state.
+    shed. `beyond` leaves out the rows of an earlier state. `retirement` is the last commit of the
+    snapshot that retired rows (0: none did), and `retired` what of the ledger touches what was
+    asked for.
     """
 
     table: str
@@ -122,6 +124,8 @@ class View:
     copies: "Copies | None" = None
     left: tuple[LogRange, ...] = ()
     beyond: Pin | None = None
+    retirement: int = 0
+    retired: pa.Table | None = None
 
     @property
     def pinned(self) -> Pin:

@@ -58,13 +58,14 @@ class LogSettings:
 @dataclass(frozen=True)
 class LakeSettings:
     """Folder of the tables, how many snapshots of each are kept, how often tables are maintained,
-    and how long a file stays that nothing needs.
+    how long a file stays that nothing needs, and the file that says for how long rows are kept.
     """
 
     folder: Path
     snapshots_kept: int
     maintain_every: timedelta
     remove_after: timedelta
+    retention: Path
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,7 @@ def _grouped(of: Mapping[str, Any], values: tuple[Value, ...]) -> Settings:
             snapshots_kept=of["K2_SNAPSHOTS_KEPT"],
             maintain_every=of["K2_MAINTAIN_SECONDS"],
             remove_after=of["K2_REMOVE_AFTER_SECONDS"],
+            retention=of["K2_RETENTION"],
         ),
         commit=CommitSettings(
             rows=of["K2_COMMIT_ROWS"],

@@ -154,6 +154,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "and Ether are.",
     ),
     Setting(
+        "K2_RETENTION",
+        "file",
+        "",
+        "{home}/retention.toml",
+        "For how many exchange days trades and quotes are kept, by tier: see "
+        "[retention](retention.md); without the file, forever.",
+    ),
+    Setting(
         "K2_WRITER_MEMORY",
         "size",
         "bytes",

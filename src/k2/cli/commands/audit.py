@@ -11,7 +11,7 @@ from k2.cli.stores import opened_stores
 from k2.errors import NotFound
 from k2.settings import Settings
 
-_FATES: Final = ("duplicate", "rejected", "shed", "absent", "lost", "in_flight")
+_FATES: Final = ("duplicate", "rejected", "retired", "shed", "absent", "lost", "in_flight")
 
 
 @click.command("audit")

@@ -74,6 +74,8 @@ def command(
     table = pa.table({name: [value] for name, value in counts.items()})
     if done.fates.shed:
         counts["shed"] = done.fates.shed
+    if done.fates.retired:
+        counts["retired"] = done.fates.retired
     if done.verified:
         counts["verified"] = done.verified
     output.write(Answer(table, {"rows": 1}), document=counts)
@@ -85,6 +87,9 @@ def command(
         say("they are kept whole: `k2 rejected` shows them; mend the file and load it again")
     if done.fates.shed:
         say(f"{done.fates.shed:,} are shed, as writers are overloaded: they come in by themselves")
+    if done.fates.retired:
+        late = done.fates.retired
+        say(f"{late:,} are of days that are not kept any more: `k2 retired` lists them")
     if stopped:
         say("stopped: load the same again to go on, nothing is doubled")
         return INTERRUPTED

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from k2.cli.options import need_home, open_reader_of, output_options, settings_option
+from k2.cli.retention import Retention, sentences, to_document
 from k2.cli.show import Output, say
 from k2.cli.stores import opened_stores, stop_on_signals
 from k2.errors import BadInput, K2Error, Unavailable
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from k2.query import Reader
 
 TABLES: Final = ("trades", "quotes", "corrections", "instruments", "dividends", "splits")
-LEDGERS: Final = ("rejected", "duplicates", "shed", "gaps", "commits", "pins")
+LEDGERS: Final = ("rejected", "duplicates", "shed", "retired", "gaps", "commits", "pins")
 _LOOK: Final = 0.2
 
 logger = logging.getLogger(__name__)
@@ -57,8 +58,9 @@ def command(
     Every row keeps its commit, so that answers as of any time stay as they are. A file that no kept
     snapshot needs is removed K2_REMOVE_AFTER_SECONDS after it was first found so. Large files of
     trades are rolled up besides, for bars. Ends of exchange days get their names, such as
-    ASX-2026-11-20-close. Writers and readers may run meanwhile, and it may be stopped at any
-    moment.
+    ASX-2026-11-20-close. Days that K2_RETENTION does not keep are taken out, but for what pins
+    hold; without that file all is kept. Writers and readers may run meanwhile, and it may be
+    stopped at any moment.
     """
     from k2.query import Answer
 
@@ -77,20 +79,39 @@ def command(
             for name in names:
                 if name in TABLES:
                     stores.lake.table(name).set_buckets(buckets)
+        retention = Retention(settings)
+        _check_exchanges(stores, retention)
+        # First: the end of a day cannot be named once nothing is left of it.
+        if not dry_run:
+            _tag_closes(stores)
+        retired = [
+            retention.run(stores, name, dry_run=dry_run, may_go_on=lambda: not stop())
+            for name in names
+        ]
         found = [
             _maintain(stores, settings, name, dry_run=dry_run, may_go_on=lambda: not stop())
             for name in names
         ]
-        if not dry_run and not stop():
-            _tag_closes(stores)
         if "trades" in names and not dry_run:
             with open_reader_of(settings) as reader:
                 _roll_up(reader, lambda: not stop())
     rows = [_row(each) for each in found]
-    document = {"dry_run": dry_run, "tables": rows}
+    tables = [{**row, "retired": to_document(of)} for row, of in zip(rows, retired, strict=True)]
+    document = {"dry_run": dry_run, "tables": tables}
     output.write(Answer(_to_table(rows), {"rows": len(rows)}), document=document)
     if output.is_table and (waiting := sum(each.removed.waiting for each in found)):
         say(f"{waiting:,} files that nothing needs stay for now: readers may still be at them")
+    for of in filter(None, retired) if output.is_table else ():
+        for line in sentences(of, dry_run=dry_run):
+            say(line)
+
+
+def _check_exchanges(stores: "Stores", retention: Retention) -> None:
+    """Say where a rule is for an exchange that there is not: it may be misspelt."""
+    from k2.ingest.judging import unknown_exchanges
+
+    for name in unknown_exchanges(stores.lake, retention.read()):
+        say(f"retention: no table has records of the exchange {name}")
 
 
 def _maintain(
@@ -139,6 +160,7 @@ def _follow(settings: Settings, tables: tuple[str, ...]) -> None:
         open_reader_of(settings) as reader,
         stop_on_signals() as stop,
     ):
+        retention = Retention(settings)
         while not stop():
             began = time.monotonic()
             try:
@@ -146,6 +168,7 @@ def _follow(settings: Settings, tables: tuple[str, ...]) -> None:
             except K2Error as error:
                 logger.warning("ends of days have no names yet: %s", error)
             for name in tables or stores.lake.tables():
+                _retire(stores, retention, name, stop)
                 try:
                     if stop() or not stores.lake.has(name):
                         continue
@@ -172,6 +195,18 @@ def _follow(settings: Settings, tables: tuple[str, ...]) -> None:
                 and time.monotonic() - began < settings.lake.maintain_every.total_seconds()
             ):
                 time.sleep(_LOOK)
+
+
+def _retire(stores: "Stores", retention: Retention, name: str, stop: Callable[[], bool]) -> None:
+    """Take out what is not kept; what is wrong with the file of it, is told and nothing else."""
+    try:
+        of = retention.run(stores, name, may_go_on=lambda: _when_calm(stores, stop))
+    except K2Error as error:
+        logger.warning("%s: nothing is retired: %s", name, error, extra={"table": name})
+        return
+    if of is not None and of.commits:
+        for line in sentences(of, dry_run=False):
+            logger.info("%s", line)
 
 
 def _when_calm(stores: "Stores", stop: Callable[[], bool]) -> bool:
