@@ -17,7 +17,7 @@ from starlette.responses import Response
 from k2.api import answers, asked, shapes
 from k2.api.records import listed
 from k2.errors import BadInput, Broken, Refused
-from k2.model import latest, validate
+from k2.model import latest, plain_schema, validate
 from k2.query import Answer, Reader, Selection
 from k2.query.times import parse_instant
 
@@ -156,8 +156,7 @@ def _append(entry: answers.Entry, reader: Reader, rows: Sequence[dict[str, Any]]
 
 def _to_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
     schema = latest("corrections").arrow
-    plain = [f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f for f in schema]
-    return pa.Table.from_pylist(list(rows), schema=pa.schema(plain)).cast(schema)
+    return pa.Table.from_pylist(list(rows), schema=plain_schema(schema)).cast(schema)
 
 
 def _held(reader: Reader, rows: Sequence[dict[str, Any]], now: datetime, seconds: float) -> Answer:

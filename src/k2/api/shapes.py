@@ -9,7 +9,7 @@ import pyarrow as pa
 from k2.encode import FORMATS
 from k2.ingest import GAP_STATE
 from k2.lake import definition
-from k2.model import latest
+from k2.model import latest, plain_type
 from k2.query import Replayed, Selection
 from k2.query.diff import ADDED
 from k2.query.estimates import ESTIMATE
@@ -41,9 +41,7 @@ def of_columns(schema: pa.Schema) -> Shape:
 
 
 def _of_column(field: pa.Field) -> Shape:
-    kind = field.type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
+    kind = plain_type(field.type)
     if pa.types.is_decimal(kind):
         shape = DECIMAL
     elif pa.types.is_timestamp(kind):

@@ -19,7 +19,7 @@ import pyarrow.dataset as ds
 from k2.ingest.closed import Closed
 from k2.ingest.marks import ID_COLUMN, reading_files, to_numbers
 from k2.lake import Lake, definition
-from k2.model import TIMESTAMP_TYPE, micros
+from k2.model import TIMESTAMP_TYPE, micros, plain_schema
 
 _NEAR: Final = timedelta(minutes=1)
 """Records that are missing are no further in time from those beside them than this."""
@@ -194,13 +194,7 @@ def read_ranges(
 
 
 def _dataset(paths: Sequence[str]) -> ds.Dataset:
-    plain = pa.schema(
-        [
-            f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f
-            for f in definition("gaps").arrow
-        ]
-    )
-    return ds.dataset(list(paths), schema=plain, format="parquet")
+    return ds.dataset(list(paths), schema=plain_schema(definition("gaps").arrow), format="parquet")
 
 
 def _of(kind: str, exchanges: Collection[str], symbols: Collection[str]) -> pc.Expression:

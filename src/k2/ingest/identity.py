@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2.ingest.marks import ID_COLUMN, Name, to_numbers
-from k2.model import latest, micros
+from k2.model import latest, micros, plain_schema
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -175,7 +175,4 @@ def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def plain(table: pa.Table) -> pa.Table:
     """With plain strings where there were dictionaries."""
-    fields = [
-        pa.field(f.name, pa.string()) if pa.types.is_dictionary(f.type) else f for f in table.schema
-    ]
-    return table.cast(pa.schema(fields))
+    return table.cast(plain_schema(table.schema))

@@ -28,7 +28,7 @@ from k2.ingest.marks import (
     symbols_of,
 )
 from k2.lake import LakeTable, Snapshot
-from k2.model import latest
+from k2.model import latest, plain_schema
 
 LINEAGE: Final = ("log_topic", "log_id", "log_partition", "log_offset")
 
@@ -223,14 +223,8 @@ _LINEAGE_SCHEMA: Final = pa.schema(
 def _scan(
     paths: Sequence[str], schema: pa.Schema, columns: Sequence[str], condition: pc.Expression
 ) -> pa.Table:
-    plain = pa.schema(
-        [
-            pa.field(f.name, pa.string() if pa.types.is_dictionary(f.type) else f.type)
-            for f in schema
-        ]
-    )
     with reading_files():
-        found = ds.dataset(list(paths), schema=plain, format="parquet")
+        found = ds.dataset(list(paths), schema=plain_schema(schema), format="parquet")
         return found.to_table(columns=list(columns), filter=condition)
 
 

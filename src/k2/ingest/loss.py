@@ -10,11 +10,10 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
-import pyarrow as pa
-
 from k2.errors import BadInput, Conflict, NotFound
 from k2.ingest.decide import table_of
-from k2.lake import Commit, Lake, LakeTable, Loss, Offsets, Snapshot, TopicOffsets, definition
+from k2.lake import Commit, Lake, LakeTable, Loss, Offsets, Snapshot, TopicOffsets
+from k2.lake.ledgers import to_rows
 from k2.log import Log
 from k2.model import Topic
 
@@ -133,7 +132,7 @@ def _commit_rows(
     """The commit together with these entries of the gap ledger; no rows are decided in it."""
     commit = replace(commit, beside=lambda head: True, summary={"k2.rows": "0"})
     if rows:
-        file = lake.table("gaps").write(to_gaps(rows), None)
+        file = lake.table("gaps").write(to_rows("gaps", rows), None)
         if table.name == file.table:
             commit = replace(commit, files=(file,))
         else:
@@ -157,12 +156,3 @@ def _gap_row(loss: Loss, now: datetime) -> dict[str, Any]:
         "log_partition": loss.partition,
         "log_offset": loss.first_offset,
     }
-
-
-def to_gaps(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Entries of the gap ledger, by column, as its rows; what is not given is null."""
-    schema = definition("gaps").arrow
-    plain = pa.schema(
-        [f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f for f in schema]
-    )
-    return pa.Table.from_pylist(list(rows), schema=plain).cast(schema)

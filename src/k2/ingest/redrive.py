@@ -22,7 +22,7 @@ from k2.errors import NotFound, Refused
 from k2.lake import Lake, definition
 from k2.log import EXCHANGES_TOPIC, Append, Log, Registry
 from k2.log.wire import partition_of
-from k2.model import Exchange, Topic, decode, latest, validate
+from k2.model import Exchange, Topic, decode, latest, plain_schema, validate
 
 REDRIVEN_TOPIC: Final = "k2.redriven"
 """Compacted: `topic[partition]@offset`, from which on records were appended, to their old places;
@@ -88,12 +88,7 @@ def _count(lake: Lake) -> int:
 def _entries(lake: Lake) -> pa.Table:
     """The rejected records that came from the log with a schema."""
     columns = ["log_topic", "log_id", "log_partition", "log_offset", "schema_id", "raw"]
-    schema = pa.schema(
-        [
-            f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f
-            for f in definition("rejected").arrow
-        ]
-    )
+    schema = plain_schema(definition("rejected").arrow)
     paths = _paths(lake)
     if not paths:
         return schema.empty_table().select(columns)

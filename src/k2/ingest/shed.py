@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 from k2.ingest.degradation import Level
 from k2.ingest.tiers import Tiers
 from k2.lake import Lake, ShedRange, definition
+from k2.lake.ledgers import to_rows
 from k2.lake.places import Offsets, from_distances, to_distances
 from k2.log import Batch
-from k2.model import Topic, peek
+from k2.model import Topic, peek, plain_schema
 
 KINDS: Final = ("trades", "quotes")
 """Kinds of which records may be shed: those that markets send without end."""
@@ -146,11 +147,7 @@ def to_ledger(shed: Sequence[ShedRun], filled: Sequence[ShedRange], now: datetim
         for run in shed
     ]
     rows += [_entry("filled", each, now) for each in filled]
-    schema = definition("shed").arrow
-    plain = pa.schema(
-        [f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f for f in schema]
-    )
-    return pa.Table.from_pylist(rows, schema=plain).cast(schema)
+    return to_rows("shed", rows)
 
 
 def _entry(event: str, of: ShedRange, when: datetime) -> dict[str, Any]:
@@ -191,12 +188,7 @@ class Places:
 def shed_entries(lake: Lake, kind: str) -> pa.Table:
     """The ledger's entries of a kind, as far as they say which records they are of."""
     schema = definition("shed").arrow
-    plain = pa.schema(
-        [
-            f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f
-            for f in (schema.field(name) for name in (*_PLACED, "kind"))
-        ]
-    )
+    plain = plain_schema(schema.field(name) for name in (*_PLACED, "kind"))
     parts = [
         pq.ParquetFile(file.path).read(columns=plain.names).select(plain.names).cast(plain)
         for file in lake.ledger_files("shed")

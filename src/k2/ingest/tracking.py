@@ -18,10 +18,10 @@ from k2.ingest.closed import Closed
 from k2.ingest.decide import Decided
 from k2.ingest.holes import ALL_HOLES, Found, count_holes, excess, in_ledger, without
 from k2.ingest.loss import CAUSE as LOSS
-from k2.ingest.loss import to_gaps
 from k2.ingest.sequence import DUPLICATE, UNKNOWN, Hole, State, Stream, Tracked, bounded, track
 from k2.ingest.streams import Followed, by_topic, keep_states, numbered, read_states, replay
 from k2.lake import Lake, LakeTable, Loss, ShedRange, Snapshot
+from k2.lake.ledgers import to_rows
 from k2.model import Exchange, Topic, micros
 
 SMALL: Final = 10
@@ -254,7 +254,7 @@ class Sequences:
         small = sum(hole.last - hole.first < SMALL for _, hole in new)
         entries = [_entry(self._table.name, stream, hole, latest) for stream, hole in new]
         changed = {stream: bounded(state) for stream, state in changed.items()}
-        return Sequenced(counts, to_gaps(entries), small, len(new) - small, changed)
+        return Sequenced(counts, to_rows("gaps", entries), small, len(new) - small, changed)
 
     def _heard(self, untold: Sequence[Found]) -> set[int]:
         """By `id()`, the holes that the ledger has from others, in files not looked at before."""

@@ -22,7 +22,7 @@ from k2.lake.files import WrittenFile, delete
 from k2.lake.index import DataFileRef, FileIndex
 from k2.lake.sort import Bucket, Indices, bucket, gather, sort_indices
 from k2.lake.tables import Definition
-from k2.model import Exchange
+from k2.model import Exchange, plain_type
 
 if TYPE_CHECKING:
     from k2.lake.table import LakeTable
@@ -286,6 +286,4 @@ def check_file(definition: Definition, file: WrittenFile, wanted: pa.Table) -> N
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Without a dictionary, whose order is no part of the values."""
-    if pa.types.is_dictionary(column.type):
-        return column.cast(column.type.value_type)
-    return column
+    return column.cast(plain_type(column.type))

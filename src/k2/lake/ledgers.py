@@ -24,7 +24,7 @@ from k2.lake.offsets import ABSORBED, FILLED, OFFSETS
 from k2.lake.snapshot import Head, Snapshot, to_datetime
 from k2.lake.table import LakeTable
 from k2.lake.tables import RECORD_TABLES, definition
-from k2.model import TIMESTAMP_TYPE
+from k2.model import TIMESTAMP_TYPE, plain_schema
 
 COMMITS: Final = "commits"
 ATTEMPTS: Final = 20
@@ -195,10 +195,7 @@ def _rows(name: str, head: Head, after: int) -> pa.Table:
 def to_rows(ledger: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Entries of a ledger, by the names of its columns, as a table."""
     schema = definition(ledger).arrow
-    plain = pa.schema(
-        [f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f for f in schema]
-    )
-    return pa.Table.from_pylist(list(rows), schema=plain).cast(schema)
+    return pa.Table.from_pylist(list(rows), schema=plain_schema(schema)).cast(schema)
 
 
 # ------------------------------------------------------------------------------- as of, tags

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from k2.lake.index import DataFileRef
 from k2.lake.places import Offsets, from_distances
 from k2.lake.tables import definition
+from k2.model import plain_schema
 
 LEDGER: Final = "retired"
 RETIRED, LATE = "retired", "late"
@@ -42,7 +43,7 @@ class RetiredRows:
 
     def __init__(self, lake: Tables, columns: Sequence[str]) -> None:
         self._lake = lake
-        self._schema = _plain(columns)
+        self._schema = plain_schema(definition(LEDGER).arrow.field(name) for name in columns)
         self._lock = threading.Lock()
         self._files: Mapping[str, pa.Table] = {}
         self._rows = self._schema.empty_table()
@@ -106,10 +107,3 @@ def of_kind(rows: pa.Table, kind: str, upto: int) -> pa.Table:
 
 
 _PLACE: Final = ("log_topic", "log_id", "log_partition")
-
-
-def _plain(columns: Sequence[str]) -> pa.Schema:
-    fields = (definition(LEDGER).arrow.field(name) for name in columns)
-    return pa.schema(
-        [f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f for f in fields]
-    )

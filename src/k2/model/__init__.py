@@ -1,6 +1,13 @@
 """What a record is: the schemas, everything derived from them, columns to Avro and back. No I/O."""
 
-from k2.model.columns import exchange_dates, micros, start_of_day, utc_offsets
+from k2.model.columns import (
+    exchange_dates,
+    micros,
+    plain_schema,
+    plain_type,
+    start_of_day,
+    utc_offsets,
+)
 from k2.model.decode import Decoded, decode
 from k2.model.encode import encode
 from k2.model.exchange import ASSET_CLASSES, Exchange, Topic
@@ -36,6 +43,8 @@ __all__ = [
     "latest",
     "micros",
     "peek",
+    "plain_schema",
+    "plain_type",
     "start_of_day",
     "to_arrow",
     "utc_offsets",

@@ -1,5 +1,6 @@
 """Columns as numbers: what the hot paths compute on, without a copy where there is a way."""
 
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -18,6 +19,16 @@ def micros(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.int64]:
     """Microseconds since 1970 UTC of a timestamp column without nulls."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     return array.view(pa.int64()).to_numpy(zero_copy_only=False)
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type of a column's values, whether or not a dictionary codes them."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def plain_schema(fields: Iterable[pa.Field]) -> pa.Schema:
+    """The same columns, none coded by a dictionary, and each of them nullable."""
+    return pa.schema([(field.name, plain_type(field.type)) for field in fields])
 
 
 def exchange_dates(timestamp: npt.NDArray[np.int64], exchange: Exchange) -> npt.NDArray[np.int32]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from k2.model import micros
+from k2.model import micros, plain_schema
 from k2.query.asof import NONE, Column, Keys, Rule, match
 from k2.query.knowledge import KNOWN_COLUMNS, known_at
 from k2.query.port import Engine, Source, Statement
@@ -214,8 +214,7 @@ class _Search:
 
     def _nothing(self) -> pa.Table:
         """No rows, with the columns that are wanted."""
-        fields = [self.view.columns.field(name) for name in self.columns]
-        return pa.schema([_plain(field) for field in fields]).empty_table()
+        return plain_schema(self.view.columns.field(n) for n in self.columns).empty_table()
 
 
 class _Windows:
@@ -302,8 +301,3 @@ def to_nanos(length: timedelta) -> int:
 
 def _instant(microseconds: int) -> datetime:
     return from_us(min(max(microseconds, EARLIEST), LATEST))
-
-
-def _plain(field: pa.Field) -> pa.Field:
-    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    return pa.field(field.name, kind)

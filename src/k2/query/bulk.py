@@ -10,6 +10,7 @@ from typing import Final
 import pyarrow as pa
 
 from k2.errors import BadInput
+from k2.model import plain_schema
 from k2.query.answer import told
 from k2.query.gaps import Gap, told_gaps
 from k2.query.page import Page, from_token, to_token
@@ -62,7 +63,7 @@ class Bulk:
         self._view = self._look(None)
         self._fields = own_columns(self._view, fields)
         shown = self._view.shown
-        self.columns: pa.Schema = pa.schema([_plain(shown.field(name)) for name in self._fields])
+        self.columns: pa.Schema = plain_schema(shown.field(n) for n in self._fields)
         """Of every table."""
         self.rows = 0
         """Records that were given so far."""
@@ -127,8 +128,3 @@ class Bulk:
             after=self._key,
             columns=(*self._fields, *order),
         )
-
-
-def _plain(field: pa.Field) -> pa.Field:
-    kind = field.type
-    return pa.field(field.name, kind.value_type if pa.types.is_dictionary(kind) else kind)

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from k2.lake import DataFileRef
-from k2.model import micros
+from k2.model import micros, plain_type
 
 ENDING: Final = ".arrow"
 PART: Final = ".part"
@@ -111,7 +111,7 @@ class Copy:
         found = {}
         for field in self.table.schema:
             column = self.table[field.name]
-            kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+            kind = plain_type(field.type)
             if column.null_count == len(column):
                 found[field.name] = pa.scalar(None, kind)
             elif pa.types.is_dictionary(field.type) and not column.null_count:
@@ -327,11 +327,9 @@ def _schema(shape: Shape, dictionaries: Mapping[str, pa.Array]) -> pa.Schema:
     """The columns as the copy has them: codes no wider than needed, text without codes plain."""
     fields = []
     for field in shape.columns:
-        kind = field.type
+        kind = plain_type(field.type)
         if field.name in dictionaries:
             kind = pa.dictionary(_width(len(dictionaries[field.name])), pa.string())
-        elif pa.types.is_dictionary(kind):
-            kind = kind.value_type
         fields.append(pa.field(field.name, kind))
     return pa.schema(fields)
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2.errors import BadInput
+from k2.model import plain_type
 
 DEFINITION: Final = 1
 """Version of the form. Old pins and certificates go by it: never change what it means."""
@@ -66,7 +67,7 @@ def _type_name(field: pa.Field) -> str:
             place=field.name,
             hint="leave it out; the commit is pinned besides",
         )
-    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    kind = plain_type(field.type)
     if kind not in _TYPES:
         raise BadInput(f"a column of type {kind} cannot be hashed", place=field.name)
     return _TYPES[kind]

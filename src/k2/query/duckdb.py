@@ -17,6 +17,7 @@ import duckdb
 import pyarrow as pa
 
 from k2.errors import BadInput, Broken, K2Error, Refused, Unavailable
+from k2.model import plain_type
 from k2.query.guard import TEXT_LIMIT, names_read
 from k2.query.port import Source, Statement
 from k2.query.relation import to_relation, to_sql
@@ -261,11 +262,9 @@ def _plain(found: pa.Table) -> pa.Table:
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_dictionary(kind):
-        return kind.value_type
     if pa.types.is_timestamp(kind) and kind.tz:
         return pa.timestamp("us", "UTC")
-    return kind
+    return plain_type(kind)
 
 
 _PATH: Final = re.compile(r"['\"](/[^'\"]*\.parquet)['\"]")

@@ -5,7 +5,7 @@ answer's notes, and for each bar whether it is complete.
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from k2.ingest import with_state
 from k2.lake import Lake, definition
-from k2.model import Exchange, micros
+from k2.model import Exchange, micros, plain_schema
 from k2.query.interval import Interval, midnights_of
 from k2.query.zones import from_us, to_us
 
@@ -58,7 +58,7 @@ class Gaps:
         self._lake = lake
         self._held: tuple[Mapping[str, pa.Table], pa.Table] = (
             {},
-            _plain(definition("gaps").arrow).empty_table(),
+            plain_schema(definition("gaps").arrow).empty_table(),
         )
         self._looked: dict[tuple[object, ...], _Looked] = {}
 
@@ -101,7 +101,7 @@ class Gaps:
         paths = [file.path for file in self._lake.ledger_files("gaps")]
         files, rows = self._held
         if files.keys() != set(paths):
-            schema = _plain(definition("gaps").arrow)
+            schema = plain_schema(definition("gaps").arrow)
             files = {p: files[p] if p in files else _read(p, schema) for p in paths}
             rows = pa.concat_tables([schema.empty_table(), *files.values()]).combine_chunks()
             self._held = files, rows
@@ -197,11 +197,3 @@ def _read(path: str, schema: pa.Schema) -> pa.Table:
         for field in schema
     ]
     return pa.table(columns, schema=schema)
-
-
-def _plain(schema: pa.Schema) -> pa.Schema:
-    fields: Iterable[pa.Field] = (
-        field.with_type(pa.string()) if pa.types.is_dictionary(field.type) else field
-        for field in schema
-    )
-    return pa.schema(fields)

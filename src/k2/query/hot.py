@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from k2.lake import DataFileRef
+from k2.model import plain_schema, plain_type
 from k2.query.port import Source
 from k2.query.predicate import edges_of
 from k2.query.rows import in_order, positions
@@ -139,17 +140,13 @@ def _shaped(view: View, rows: pa.Table, names: Sequence[str]) -> pa.Table:
     defaults = defaults_of(view.table)
     columns: list[Any] = []
     for name in names:
-        kind = _plain(view.columns.field(name).type)
+        kind = plain_type(view.columns.field(name).type)
         lacking = name not in rows.column_names
         column = pa.nulls(rows.num_rows, kind) if lacking else rows[name].cast(kind)
         if name in defaults and column.null_count:
             column = pc.fill_null(column, pa.scalar(defaults[name], kind))
         columns.append(column)
     return pa.table(columns, names=list(names))
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def newest(
@@ -208,8 +205,7 @@ def source_of(view: View, rows: Rows) -> Source:
     """The hot rows and the tail as a source without files, with all that the view does to rows."""
     joined = rows.table
     if view.tail is not None:
-        plain = [pa.field(field.name, _plain(field.type)) for field in view.tail.schema]
-        tail = view.tail.cast(pa.schema(plain))
+        tail = view.tail.cast(plain_schema(view.tail.schema))
         joined = pa.concat_tables([joined, tail], promote_options="permissive")
     return replace(view.source(()), tail=joined, rows=joined.num_rows)
 

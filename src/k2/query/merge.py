@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2.lake import definition
+from k2.model import plain_type
 from k2.query.position import Key
 from k2.query.rows import in_order
 from k2.query.stretch import LINEAGE, key_of
@@ -30,7 +31,7 @@ def common_columns(kinds: tuple[str, ...]) -> pa.Schema:
         for field in definition(kind).arrow:
             if field.name == "exchange_date":
                 break
-            found.setdefault(field.name, pa.field(field.name, _plain(field.type)))
+            found.setdefault(field.name, pa.field(field.name, plain_type(field.type)))
     return pa.schema(found.values())
 
 
@@ -100,7 +101,3 @@ def _runs(table: pa.Table) -> Iterator[tuple[int, int]]:
 
 def _last(table: pa.Table, kind: str) -> int:
     return int(np.flatnonzero(pc.equal(table["kind"], kind).to_numpy())[-1])
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind

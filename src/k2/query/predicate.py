@@ -10,7 +10,7 @@ from typing import Final
 import pyarrow as pa
 
 from k2.errors import BadInput
-from k2.model import PRICE_TYPE, Exchange
+from k2.model import PRICE_TYPE, Exchange, plain_type
 from k2.query.selection import OPERATORS, Condition, Selection
 from k2.query.sessions import session_terms
 from k2.query.times import parse_date, parse_instant
@@ -161,9 +161,7 @@ def _add_condition(made: Predicate, condition: Condition, columns: pa.Schema) ->
 
 def literal(condition: Condition, kind: pa.DataType) -> object:
     """The condition's literal as a value of the column's type. Raises `BadInput` if it is none."""
-    text = condition.value
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
+    text, kind = condition.value, plain_type(kind)
     if pa.types.is_string(kind):
         return text
     if pa.types.is_decimal(kind):

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2.lake import DataFileRef
-from k2.model import micros
+from k2.model import micros, plain_schema, plain_type
 from k2.query.decoded import Copy
 from k2.query.narrow import Span, tail_within
 from k2.query.port import Source
@@ -225,7 +225,7 @@ def _complete(tail: pa.Table, source: Source, time: str) -> pa.Table:
     order = pa.array(np.argsort(micros(tail[time]), kind="stable"))
     columns = {}
     for field in source.columns:
-        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        kind = plain_type(field.type)
         if field.name in tail.schema.names:
             column = tail[field.name].cast(kind).take(order)
         else:
@@ -239,8 +239,7 @@ def _complete(tail: pa.Table, source: Source, time: str) -> pa.Table:
 def _joined(pieces: Sequence[_Piece], view: View, fields: Sequence[str], cut: Cut) -> pa.Table:
     """The rows of the pieces that may be of the first, in total order."""
     if not pieces:
-        plain = pa.schema([(f.name, _plain(f.type)) for f in view.columns])
-        return plain.empty_table().select(list(dict.fromkeys(fields)))
+        return plain_schema(view.columns).empty_table().select(list(dict.fromkeys(fields)))
     times = [piece.times() for piece in pieces]
     edges = _edges(times, cut)
     is_one = len(pieces) == 1 and pieces[0].ordered and cut.after is None
@@ -280,7 +279,7 @@ def _edges(times: Sequence[Longs], cut: Cut) -> list[tuple[int, int]]:
 
 def _meets(rows: pa.Table, condition: Condition, columns: pa.Schema) -> pa.ChunkedArray:
     """Which rows meet the condition; where there is no value, none does."""
-    kind = _plain(columns.field(condition.column).type)
+    kind = plain_type(columns.field(condition.column).type)
     value = pa.scalar(literal(condition, kind), kind)
     return _COMPARED[condition.operator](rows[condition.column], value)
 
@@ -342,7 +341,3 @@ def _later(rows: pa.Table, key: Sequence[tuple[int | str, str]]) -> pa.Array:
         later |= alike & greater
         alike &= equal
     return pa.array(later)
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind

@@ -14,7 +14,7 @@ from k2.errors import BadInput, NotFound
 from k2.ingest import Pinned, Tail, WriterLevel, levels
 from k2.lake import LEDGERS, RECORD_TABLES, Lake, ShedRange, Snapshot, definition, open_lake
 from k2.log import EXCHANGES_TOPIC, Access, Log, open_log, open_registry
-from k2.model import Exchange, Topic
+from k2.model import Exchange, Topic, plain_schema
 from k2.query.commits import Committed, read_commit
 from k2.query.copies import Copies
 from k2.query.hot import Hot
@@ -191,8 +191,7 @@ class State:
         check_kind(kind)
         schema = definition("commits").arrow
         rows = self.lake.commits_of(kind) if self.lake.has(kind) else schema.empty_table()
-        plain = [f.with_type(f.type.value_type) if _coded(f) else f for f in schema]
-        return rows.select(schema.names).cast(pa.schema(plain))
+        return rows.select(schema.names).cast(plain_schema(schema))
 
     def exchange(self, name: str) -> Exchange:
         """The exchange as it was declared in the log. Raises `NotFound`."""
@@ -362,7 +361,3 @@ def check_kind(kind: str) -> None:
     """Raises `NotFound` unless there is a table of such records."""
     if kind not in RECORD_TABLES:
         raise NotFound(f"there are no records called {kind!r}", expected=", ".join(RECORD_TABLES))
-
-
-def _coded(field: pa.Field) -> bool:
-    return bool(pa.types.is_dictionary(field.type))
