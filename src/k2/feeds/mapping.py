@@ -154,9 +154,16 @@ def load_mapping(name: str) -> FileMapping:
     Raises `BadInput` for a name that is neither, and for a file that is no mapping: its place names
     file and key.
     """
+    return parse_mapping(*read_mapping(name))
+
+
+def read_mapping(name: str) -> tuple[str, str]:
+    """The text (TOML) of the mapping that `load_mapping` loads, and what to call its place. Raises
+    `BadInput` where there is none.
+    """
     if name in built_in():
         entry = files("k2.feeds").joinpath("mappings", f"{name}.toml")
-        return parse_mapping(entry.read_text("utf-8"), f"mapping {name}")
+        return entry.read_text("utf-8"), f"mapping {name}"
     path = Path(name)
     if path.suffix != ".toml" and not path.is_file():
         near = get_close_matches(name, built_in(), 1, 0.5)
@@ -170,7 +177,7 @@ def load_mapping(name: str) -> FileMapping:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
         raise BadInput(f"the mapping cannot be read: {reason}", place=name) from error
-    return parse_mapping(text, path.name)
+    return text, path.name
 
 
 def parse_mapping(text: str, place: str) -> FileMapping:

@@ -3,7 +3,7 @@
 from k2.ingest.audit import Audit, PartitionAudit, audit
 from k2.ingest.auditing import Auditing
 from k2.ingest.board import WriterLevel, levels
-from k2.ingest.decide import Decided, Decider, table_of
+from k2.ingest.decide import Decided, Decider
 from k2.ingest.degradation import Change, Level, Thresholds, Trigger
 from k2.ingest.drive import Drive
 from k2.ingest.follow import Follower
@@ -25,6 +25,7 @@ from k2.ingest.settle import (
     settle,
     writing,
 )
+from k2.ingest.sift import table_of
 from k2.ingest.tail import Pinned, Tail
 from k2.ingest.verified import Verified, keep_verified, read_verified
 from k2.ingest.watch import CommitFigures, Lag, Watch

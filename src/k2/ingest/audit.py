@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from k2.errors import K2Error
-from k2.ingest.decide import table_of
 from k2.ingest.shed import shed_places
+from k2.ingest.sift import table_of
 from k2.ingest.verified import Place, Verified
 from k2.lake import RECORD_TABLES, Lake, LakeTable, Snapshot
 from k2.lake.retired import RetiredPlaces

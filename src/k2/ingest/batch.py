@@ -5,12 +5,12 @@ their ledgers' entries and the next offsets, or an error and nothing.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from k2.ingest.decide import Decided
 from k2.ingest.marks import symbols_in, symbols_of
@@ -26,6 +26,8 @@ from k2.lake import (
     WrittenFile,
     sort_indices,
 )
+from k2.lake.compact import SMALL_DAY, parted
+from k2.lake.sort import gather
 from k2.model import Exchange
 
 
@@ -34,6 +36,9 @@ class Batch:
     """What one commit brings: decided runs (or none, for a commit of gaps alone), the snapshot that
     they were decided on, and the offsets document after it. `sequenced`: what they are to their
     streams, if these are followed.
+
+    `settles`: rows of a large day go at once into so many buckets, as if they had been settled (0:
+    no day does). `beside` is asked in place of `is_beside`, where that is too careful.
     """
 
     runs: list[Decided]
@@ -41,6 +46,8 @@ class Batch:
     end: Offsets
     exchanges: tuple[Exchange, ...]
     sequenced: Sequenced | None = None
+    settles: int = 0
+    beside: Callable[[Snapshot], bool] | None = None
 
     def is_beside(self, head: Snapshot) -> bool:
         """Whether none of the rows committed since can be the same record as one of these: no
@@ -79,7 +86,7 @@ def commit_batch(
     while True:
         on_step("files")
         begun = time.clock_gettime(time.CLOCK_BOOTTIME)
-        files = _write_rows(table, [run.rows for run in batch.runs])
+        files = _write_rows(table, [run.rows for run in batch.runs], batch.settles)
         outbox = _write_ledgers(lake, batch)
         on_step("commit")
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - begun
@@ -99,7 +106,7 @@ def commit_batch(
             filled=tuple(each for run in batch.runs for each in run.filled),
             start_shed=batch.base.shed,
             start_retired=batch.base.retired,
-            beside=batch.is_beside,
+            beside=batch.beside or batch.is_beside,
             summary=summary,
         )
     )
@@ -132,8 +139,8 @@ def follow_on(start: Offsets, runs: Sequence[Decided]) -> bool:
     return True
 
 
-def _write_rows(table: LakeTable, runs: Sequence[pa.Table]) -> list[WrittenFile]:
-    """One file a trading date, sorted by symbol and time."""
+def _write_rows(table: LakeTable, runs: Sequence[pa.Table], settles: int) -> list[WrittenFile]:
+    """One file a trading date, sorted by symbol and time; of a day that settles one a bucket."""
     if not runs:
         return []
     rows = pa.concat_tables([run for run in runs if run.num_rows] or runs[:1])
@@ -141,20 +148,32 @@ def _write_rows(table: LakeTable, runs: Sequence[pa.Table]) -> list[WrittenFile]
         return []
     if "exchange_date" not in rows.column_names:
         return [table.write(rows, None)]
-    days = pc.unique(rows["exchange_date"]).sort()
-    if len(days) == 1:
-        return [_write_day(table, rows, days[0].as_py())]
-    return [
-        _write_day(table, rows.filter(pc.equal(rows["exchange_date"], day)), day.as_py())
-        for day in days
-    ]
-
-
-def _write_day(table: LakeTable, rows: pa.Table, day: date) -> WrittenFile:
     rows = rows.unify_dictionaries().combine_chunks()
-    rows = rows.take(pa.array(sort_indices(rows)))
     # Null: the commit that adds the file is the one that brings its rows.
-    return table.write(rows.append_column("commit_sequence", pa.nulls(len(rows), pa.int64())), day)
+    rows = rows.append_column("commit_sequence", pa.nulls(len(rows), pa.int64()))
+    return [file for day, mine in _by_day(rows) for file in _write_day(table, mine, day, settles)]
+
+
+def _by_day(rows: pa.Table) -> Iterator[tuple[date, pa.Table]]:
+    """The rows of each trading date, in the order in which they were."""
+    days = rows["exchange_date"].cast(pa.int32()).to_numpy()
+    # A filter for each day would read all rows as often as there are days: ten years of a symbol
+    # may come in one commit.
+    if (days[1:] < days[:-1]).any():
+        order = np.argsort(days, kind="stable")
+        rows, days = gather(rows, order), days[order]
+    starts = np.flatnonzero(np.diff(days, prepend=days[0] - 1))
+    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(days)], strict=True):
+        yield rows["exchange_date"][start].as_py(), rows.slice(start, end - start)
+
+
+def _write_day(table: LakeTable, rows: pa.Table, day: date, settles: int) -> list[WrittenFile]:
+    if not settles or len(rows) <= SMALL_DAY:
+        return [table.write(rows.take(pa.array(sort_indices(rows))), day)]
+    return [
+        table.write(gather(rows, chosen), day, bucket=bucket)
+        for bucket, chosen in parted(table.definition, rows, settles)
+    ]
 
 
 def _write_ledgers(lake: Lake, batch: Batch) -> tuple[WrittenFile, ...]:

@@ -16,20 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2.errors import Broken, NotFound, Refused
-from k2.ingest.closed import Closed, to_late
-from k2.ingest.known import LINEAGE, Known
+from k2.ingest.closed import Closed
+from k2.ingest.known import Known
 from k2.ingest.shed import Shedding, ShedRun, split
-from k2.lake import ShedRange, definition
+from k2.ingest.sift import Sieve, constant, to_rejected, with_lineage
+from k2.lake import ShedRange
 from k2.log import NOT_WIRE_FORMAT, Batch, Registry
-from k2.model import Exchange, Topic, decode, exchange_dates, latest, micros, validate
-
-TABLES: Final[Mapping[str, str]] = {"rejects": "rejected"}
-"""Table of a kind of record, where it is not called like the kind."""
-
-
-def table_of(kind: str) -> str:
-    """Name of the table that records of this kind are rows of."""
-    return TABLES.get(kind, kind)
+from k2.model import Exchange, Topic, decode, latest
 
 
 @dataclass(frozen=True)
@@ -80,11 +73,8 @@ class Decider:
     ) -> None:
         self._topic = topic
         self._log_id = log_id
-        self._exchange = exchange
         self._registry = registry
-        self._known = known
-        self._skew = skew
-        self._closed = closed
+        self._sieve = Sieve(topic, exchange, known, skew, closed)
         self._reader = latest(topic.kind)
         self._writers: dict[int, Mapping[str, Any] | str] = {}
 
@@ -102,21 +92,10 @@ class Decider:
         """
         kept, shed = split(self._topic, self._log_id, batches, shedding)
         messages = _Messages.of(kept)
-        rows, rejected = self._decode(messages)
-        rows, failed = self._validate(rows, messages)
-        rejected = [*rejected, *failed]
-        rows, retired = self._open(rows)
-        duplicates = definition("duplicates").arrow.empty_table()
-        if rows.num_rows:
-            found = self._known.find(self._exchange.name, rows)
-            if found is not None:
-                duplicates = self._duplicates(rows.take(pa.array(found.rows)), found.originals)
-                keep = np.ones(rows.num_rows, np.bool_)
-                keep[found.rows] = False
-                rows = rows.filter(pa.array(keep))
-        self._known.remember(rows)
-        table = self._to_table(rows)
-        refused = pa.concat_tables([definition("rejected").arrow.empty_table(), *rejected])
+        rows, unread = self._decode(messages)
+        found = self._sieve.sift(rows, messages.raw_of)
+        table = found.rows
+        refused = pa.concat_tables([found.rejected, *unread])
         if self._topic.kind == "rejects":
             # Its rows are the ledger's entries: one that cannot be read itself is another.
             table, refused = pa.concat_tables([table, refused]), refused.slice(0, 0)
@@ -124,25 +103,12 @@ class Decider:
             str(self._topic),
             table,
             refused,
-            duplicates,
+            found.duplicates,
             {batch.partition: first_offset[batch.partition] for batch in batches},
             {batch.partition: batch.next_offset for batch in batches},
             tuple(shed),
-            retired=retired,
+            retired=found.retired,
         )
-
-    def _open(self, rows: pa.Table) -> tuple[pa.Table, pa.Table | None]:
-        """The rows whose day is not closed, and the ledger's entries of the others.
-
-        Before duplicates are looked for: of what was retired nothing is known any more.
-        """
-        if self._closed is None:
-            return rows, None
-        late = self._closed.late(rows, self._exchange, self._known.snapshot.retired)
-        if late is None:
-            return rows, None
-        entries = to_late(self._topic.kind, rows.filter(pa.array(late)), self._exchange)
-        return rows.filter(pa.array(~late)), entries
 
     def read_again(self, batches: Sequence[Batch]) -> pa.Table:
         """The rows of messages that became rows when they were decided: no fate is decided anew.
@@ -160,7 +126,7 @@ class Decider:
                 place=f"{self._topic}[{partition}] offset {offset}",
                 hint="`k2 audit` says whether log and tables agree",
             )
-        return self._to_table(rows)
+        return self._sieve.to_table(rows)
 
     def _decode(self, messages: "_Messages") -> tuple[pa.Table, list[pa.Table]]:
         """Rows with lineage in message order, and what could not be decoded."""
@@ -215,86 +181,23 @@ class Decider:
             )
         return writer
 
-    def _validate(self, rows: pa.Table, messages: "_Messages") -> tuple[pa.Table, list[pa.Table]]:
-        failures = validate(self._topic.kind, rows, self._exchange, self._skew)
-        if failures is None:
-            return rows, []
-        failed = rows.take(pa.array(failures.rows))
-        keep = np.ones(rows.num_rows, np.bool_)
-        keep[failures.rows] = False
-        place = messages.places_of(failed)
-        more = {
-            name: failed[name]
-            for name in ("symbol", "source", "ingestion_timestamp")
-            if name in failed.column_names
-        }
-        more["column"] = failures.columns
-        reasons = pc.binary_join_element_wise(
-            failures.columns, failures.values, failures.wrongs, " "
-        )
-        return rows.filter(pa.array(keep)), [self._rejected(messages, place, reasons, more)]
-
     def _with_lineage(
         self, table: pa.Table, messages: "_Messages", place: npt.NDArray[np.int64]
     ) -> pa.Table:
-        n = table.num_rows
-        columns = {
-            "log_topic": _constant(str(self._topic), n),
-            "log_id": _constant(self._log_id, n),
-            "log_partition": pa.array(messages.partitions[place]),
-            "log_offset": pa.array(messages.offsets[place]),
-        }
-        for name, column in columns.items():
-            table = table.append_column(name, column)
-        return table
+        return with_lineage(table, self._topic, self._log_id, messages.lineage(place))
 
     def _rejected(
-        self,
-        messages: "_Messages",
-        place: npt.NDArray[np.int64],
-        reasons: pa.Array | str,
-        more: Mapping[str, pa.ChunkedArray] | None = None,
+        self, messages: "_Messages", place: npt.NDArray[np.int64], reasons: pa.Array | str
     ) -> pa.Table:
         n = len(place)
         known: dict[str, Any] = {
-            "kind": pa.repeat(self._topic.kind, n),
-            "exchange": pa.repeat(self._exchange.name, n),
             "reason": pa.repeat(reasons, n) if isinstance(reasons, str) else reasons,
-            "schema_id": pa.array(messages.schema_ids[place]),
-            "raw": messages.values.take(pa.array(place)),
-            **(more or {}),
+            "log_topic": constant(str(self._topic), n),
+            "log_id": constant(self._log_id, n),
+            **messages.lineage(place),
+            **messages.raw(place),
         }
-        table = self._with_lineage(pa.table(known), messages, place)
-        return _fill(table, definition("rejected").arrow)
-
-    def _duplicates(self, rows: pa.Table, originals: pa.Table) -> pa.Table:
-        known: dict[str, Any] = {
-            "kind": pa.repeat(self._topic.kind, rows.num_rows),
-            "exchange": pa.repeat(self._exchange.name, rows.num_rows),
-            "identity": originals["identity"],
-        }
-        symbol = rows["symbol"] if "symbol" in rows.column_names else pa.repeat("", rows.num_rows)
-        known["symbol"] = symbol
-        for name in LINEAGE:
-            known["of_" + name.removeprefix("log_") if name != "log_id" else "of_log_id"] = (
-                originals[name]
-            )
-            known[name] = rows[name]
-        return _fill(pa.table(known), definition("duplicates").arrow)
-
-    def _to_table(self, rows: pa.Table) -> pa.Table:
-        """The columns of the table that these records are rows of."""
-        if table_of(self._topic.kind) != self._topic.kind:
-            return _fill(rows, definition(table_of(self._topic.kind)).arrow)
-        if self._topic.kind == "gaps":
-            return _fill(rows, definition("gaps").arrow)
-        time = "timestamp" if "timestamp" in rows.column_names else "ingestion_timestamp"
-        when = rows[time]
-        if self._topic.kind == "corrections":
-            # Beside the trade that it is about: whoever reads a day of trades reads these as well.
-            when = pc.coalesce(rows["target_timestamp"], when)
-        days = exchange_dates(micros(when), self._exchange)
-        return rows.append_column("exchange_date", pa.array(days).view(pa.date32()))
+        return to_rejected(self._topic, known)
 
 
 @dataclass(frozen=True)
@@ -329,6 +232,24 @@ class _Messages:
             self.values.take(pa.array(place)),
         )
 
+    def lineage(self, place: npt.NDArray[np.int64]) -> dict[str, pa.Array]:
+        """Partition and offset of the messages at these places."""
+        return {
+            "log_partition": pa.array(self.partitions[place]),
+            "log_offset": pa.array(self.offsets[place]),
+        }
+
+    def raw(self, place: npt.NDArray[np.int64]) -> dict[str, pa.Array]:
+        """The messages at these places as they came, and the schemas of them."""
+        return {
+            "schema_id": pa.array(self.schema_ids[place]),
+            "raw": self.values.take(pa.array(place)),
+        }
+
+    def raw_of(self, rows: pa.Table) -> dict[str, pa.Array]:
+        """The messages of these rows (with lineage) as they came."""
+        return self.raw(self.places_of(rows))
+
     def places_of(self, rows: pa.Table) -> npt.NDArray[np.int64]:
         """Where the messages of these rows (with lineage) stand."""
         partition, offset = rows["log_partition"].to_numpy(), rows["log_offset"].to_numpy()
@@ -342,23 +263,3 @@ class _Messages:
 
 
 _NO_ROWS: Final = np.zeros(0, np.int64)
-
-
-def _constant(value: str, n: int) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([value]))
-
-
-def _fill(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The columns of `schema`, cast; null where `table` has none."""
-    columns = []
-    for field in schema:
-        if field.name not in table.column_names:
-            columns.append(pa.nulls(table.num_rows, field.type))
-            continue
-        column = table[field.name]
-        if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(field.type):
-            column = column.cast(column.type.value_type)
-        if pa.types.is_dictionary(field.type) and not pa.types.is_dictionary(column.type):
-            column = pc.dictionary_encode(column)
-        columns.append(column.cast(field.type))
-    return pa.table(columns, schema=schema)

@@ -236,7 +236,7 @@ class Follower:
     def _decider(self, topic: Topic) -> Decider:
         name = str(topic)
         if name not in self._deciders:
-            exchange = self._exchange(topic)
+            exchange = exchange_of(self._log, topic, self.snapshot)
             self._exchanges[exchange.name] = exchange
             self._deciders[name] = Decider(
                 topic,
@@ -249,20 +249,24 @@ class Follower:
             )
         return self._deciders[name]
 
-    def _exchange(self, topic: Topic) -> Exchange:
-        stored = self.snapshot.exchanges.get(topic.exchange)
-        try:
-            found = Exchange.from_json(self._log.latest(EXCHANGES_TOPIC)[topic.exchange])
-        except (KeyError, NotFound) as error:
-            if stored is not None:
-                return stored
-            raise Unavailable(
-                f"the exchange {topic.exchange} was never declared: its zone is not known",
-                place=str(topic),
-                hint="feeds and mappings declare their exchanges; the records wait in the log",
-            ) from error
-        # What shapes stored data stays as it was; kinds may have been numbered since.
-        return found if stored is None else replace(stored, numbered=found.numbered)
+
+def exchange_of(log: Log, topic: Topic, snapshot: Snapshot) -> Exchange:
+    """The facts of the topic's exchange: as the table has them, or as they were declared. Raises
+    `Unavailable` where they never were.
+    """
+    stored = snapshot.exchanges.get(topic.exchange)
+    try:
+        found = Exchange.from_json(log.latest(EXCHANGES_TOPIC)[topic.exchange])
+    except (KeyError, NotFound) as error:
+        if stored is not None:
+            return stored
+        raise Unavailable(
+            f"the exchange {topic.exchange} was never declared: its zone is not known",
+            place=str(topic),
+            hint="feeds and mappings declare their exchanges; the records wait in the log",
+        ) from error
+    # What shapes stored data stays as it was; kinds may have been numbered since.
+    return found if stored is None else replace(stored, numbered=found.numbered)
 
 
 def offset_in(offsets: Offsets, place: tuple[str, int]) -> tuple[str, int | None] | None:

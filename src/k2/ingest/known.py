@@ -5,7 +5,7 @@ cannot prove is settled by one exact look at the rows in the table that could ma
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
@@ -79,6 +79,18 @@ class Known:
             raise_marks(self._marks, others, self.kind)
         self.snapshot = snapshot
 
+    def is_beside(self, exchange: str, rows: pa.Table, head: Snapshot) -> bool:
+        """Whether none of `rows` (one exchange, found new here) is the same record as a row that
+        commits after the snapshot brought in. Looks at these alone, whatever symbols they have.
+        """
+        later = head.files.later(self.snapshot.sequence)
+        if not len(later) or not rows.num_rows:
+            return True
+        others = Known(self.kind, self._table, replace(head, files=later))
+        others._marks = Marks.of_nothing(self._table)
+        raise_marks(others._marks, [file.path for file in later.select()], self.kind)
+        return others.find(exchange, rows) is None
+
     def save(self) -> None:
         """Keep the high-water marks for whoever starts next. They cover the snapshot and more."""
         if self._marks is not None:
@@ -112,16 +124,16 @@ class Known:
             self._marks = read_marks(self._table, self.snapshot, self.kind)
         marks = np.array([self._marks.numbers.get(n, NO_MARK) for n in marked.names], np.int64)
         committed = marked.numbers <= marks[marked.groups]
-        suspects = committed | ~ascending(marked)
+        repeats = ~ascending(marked)
         np.maximum.at(marks, marked.groups[marked.numeric], marked.numbers[marked.numeric])
         self._marks.numbers.update(zip(marked.names, marks.tolist(), strict=True))
         if not marked.numeric.all():
             others = np.flatnonzero(~marked.numeric)
-            committed[others], again = self._met(rows.take(pa.array(marked.rows[others])))
-            suspects[others] = committed[others] | again
-        if not suspects.any():
+            met = self._met(rows.take(pa.array(marked.rows[others])))
+            committed[others], repeats[others] = met
+        if not (committed | repeats).any():
             return None
-        return self._exact(exchange, rows, marked, suspects, committed)
+        return self._exact(exchange, rows, marked, committed, repeats)
 
     def _met(self, rows: pa.Table) -> tuple[Mask, Mask]:
         """Rows with ids that are no numbers: which may be in the table or pending, and which
@@ -135,9 +147,17 @@ class Known:
         return before, repeated(hashes)
 
     def _exact(
-        self, exchange: str, rows: pa.Table, marked: Marked, suspects: Mask, committed: Mask
+        self, exchange: str, rows: pa.Table, marked: Marked, committed: Mask, repeats: Mask
     ) -> Duplicates | None:
         way = marked.names[0][0]
+        suspects, candidates = committed | repeats, None
+        if committed.any():
+            candidates = self._candidates(exchange, rows, marked, committed, way)
+            if not candidates.num_rows:
+                # As where a past is brought in: then the keys of all its rows need not be made.
+                suspects, candidates = repeats, None
+        if not suspects.any():
+            return None
         places = marked.rows[suspects]
         suspect_rows = rows.take(pa.array(places))
         keys = self._identity.keys(way, suspect_rows)
@@ -152,12 +172,11 @@ class Known:
         in_batch = original < places
         originals = plain(rows.select(LINEAGE).take(pa.array(original)))
         is_duplicate = in_batch
-        if (committed & suspects).any():
-            candidates = self._candidates(exchange, rows, marked, committed & suspects, way)
+        if candidates is not None:
             match = pc.index_in(keys, self._identity.keys(way, candidates))
             # A row that is decided again (for the tail) must not be called its own duplicate.
             hit = pc.fill_null(match, 0)
-            of = candidates.select(LINEAGE).take(hit) if candidates.num_rows else originals
+            of = candidates.select(LINEAGE).take(hit)
             known = match.is_valid().to_numpy(zero_copy_only=False)
             known &= ~_same_place(of, suspect_rows)
             originals = _choose(known, of, originals)
@@ -234,12 +253,10 @@ def past(table: pa.Table, snapshot: Snapshot) -> pa.Table:
     offsets = snapshot.offsets.get(topic)
     if offsets is None:
         return table
-    partition = table["log_partition"].to_numpy()
-    limit = np.zeros(int(partition.max()) + 1, np.int64)
-    for number, offset in offsets.next_offset.items():
-        if number < len(limit):
-            limit[number] = offset
-    keep = table["log_offset"].to_numpy() >= limit[partition]
+    partition, offset = (table[name].to_numpy() for name in ("log_partition", "log_offset"))
+    keep = np.ones(table.num_rows, np.bool_)
+    for number, limit in offsets.next_offset.items():
+        keep &= (partition != number) | (offset >= limit)
     return table if keep.all() else table.filter(pa.array(keep))
 
 

@@ -14,7 +14,7 @@ from typing import Final
 from k2.errors import Broken, Conflict, NotFound, Refused, Unavailable
 from k2.ingest.batch import Batch, Committed, commit_batch, follow_on, moved_by
 from k2.ingest.closed import Closed
-from k2.ingest.decide import Decided, table_of
+from k2.ingest.decide import Decided
 from k2.ingest.drive import Drive
 from k2.ingest.fill import fill, open_ranges
 from k2.ingest.follow import Follower, offset_in
@@ -23,6 +23,7 @@ from k2.ingest.marks import ID_COLUMN
 from k2.ingest.options import WriterOptions
 from k2.ingest.outage import Outage
 from k2.ingest.shed import KINDS, Shedding
+from k2.ingest.sift import table_of
 from k2.ingest.skip import skipped
 from k2.ingest.tidying import Tidying
 from k2.ingest.tiers import TierFile

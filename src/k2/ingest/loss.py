@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from k2.errors import BadInput, Conflict, NotFound
-from k2.ingest.decide import table_of
+from k2.ingest.sift import table_of
 from k2.lake import Commit, Lake, LakeTable, Loss, Offsets, Snapshot, TopicOffsets
 from k2.lake.ledgers import to_rows
 from k2.log import Log

@@ -7,6 +7,7 @@ from k2.errors import NotFound
 from k2.ingest.options import Retention
 from k2.lake import Offsets, Snapshot
 from k2.log import Log, retain
+from k2.model import Topic
 
 
 def trim_committed(log: Log, tables: Sequence[Snapshot], keep: Retention, now: datetime) -> None:
@@ -25,10 +26,12 @@ def trim_committed(log: Log, tables: Sequence[Snapshot], keep: Retention, now: d
 def committed_offsets(log: Log, tables: Sequence[Offsets]) -> dict[tuple[str, int], int]:
     """By (topic, partition) the offset up to which (exclusive) the tables hold what this log does.
 
-    A topic that is gone, or was made anew, is left out.
+    A topic that is gone, was made anew, or was never in a log is left out.
     """
     found: dict[tuple[str, int], int] = {}
     for topic, of in ((topic, of) for offsets in tables for topic, of in offsets.items()):
+        if Topic.parse(topic) is None:
+            continue
         try:
             if log.identity(topic) != of.log_id:
                 continue

@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from k2.ingest.decide import table_of
 from k2.ingest.degradation import Level
 from k2.ingest.options import WriterOptions
+from k2.ingest.sift import table_of
 from k2.ingest.writer import Writer
 from k2.lake import Lake
 from k2.lake.retired import RetiredPlaces
@@ -164,7 +164,7 @@ def fates_of(lake: Lake, sent: Sequence[Sent]) -> Fates:
     """Count, from the tables, what became of the records at these offsets."""
     total = Fates()
     for name in sorted({s.topic for s in sent}):
-        topic = Topic.parse(name)
+        topic = Topic.of_row(name)
         assert topic is not None, "records are only ever sent to topics of records"
         mine = [s for s in sent if s.topic == name]
         snapshot = lake.table(table_of(topic.kind)).snapshot()

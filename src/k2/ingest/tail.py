@@ -14,9 +14,10 @@ import pyarrow as pa
 
 from k2.errors import Conflict, Unavailable
 from k2.ingest.closed import Closed
-from k2.ingest.decide import Decided, table_of
-from k2.ingest.follow import Follower
+from k2.ingest.decide import Decided
+from k2.ingest.follow import Follower, offset_in
 from k2.ingest.known import past
+from k2.ingest.sift import table_of
 from k2.lake import Lake, Snapshot
 from k2.log import Log, Registry
 
@@ -159,12 +160,18 @@ class _KindTail:
 
 
 def _overtaken(follower: Follower, snapshot: Snapshot) -> bool:
-    """Whether the snapshot has committed past what was decided here, or goes by another log: then
-    decide anew from it.
+    """Whether the snapshot has committed past what was decided here, goes by another log, or has
+    more of what never was in a log (one that waits may be the same): then decide anew from it.
     """
+
+    def reached(place: tuple[str, int]) -> int:
+        read = follower.next_offset.get(place[0], {}).get(place[1])
+        known = offset_in(follower.snapshot.offsets, place) if read is None else None
+        return (known[1] if known else read) or 0
+
     return any(
         offsets.log_id != follower.log_ids.get(topic, offsets.log_id)
-        or offset > follower.next_offset.get(topic, {}).get(partition, 0)
+        or offset > reached((topic, partition))
         for topic, offsets in snapshot.offsets.items()
         for partition, offset in offsets.next_offset.items()
     )

@@ -7,6 +7,7 @@ from typing import Final
 
 from k2.errors import Conflict
 from k2.ingest.follow import Follower
+from k2.ingest.known import Known
 from k2.ingest.tracking import Sequences
 from k2.lake import Lake, LakeTable
 from k2.memory import release_memory
@@ -35,7 +36,7 @@ class Tidying:
         """Whether it was long ago."""
         return self._clock() - self._done_at > _EVERY.total_seconds()
 
-    def run(self, follower: Follower, sequences: Sequences | None) -> None:
+    def run(self, known: Follower | Known, sequences: Sequences | None) -> None:
         """Do it. Raises as the lake does."""
         self._done_at = self._clock()
         name = self._table.name
@@ -45,7 +46,7 @@ class Tidying:
             # Other writers do the same, and were faster again and again.
             logger.info("%s: %s", name, error)
         try:
-            follower.save()
+            known.save()
             if sequences is not None:
                 sequences.save()
         except OSError as error:

@@ -356,7 +356,7 @@ def _counting(kind: str, exchanges: Iterable[Exchange]) -> set[str]:
 
 
 def _exchange(topic: str) -> str:
-    parsed = Topic.parse(topic)
+    parsed = Topic.of_row(topic)
     assert parsed is not None, "only topics of records are decided"
     return parsed.exchange
 

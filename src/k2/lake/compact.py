@@ -197,7 +197,7 @@ def compact(table: "LakeTable", job: Job, on_step: Step = lambda step: None) -> 
     files: list[WrittenFile] = []
     on_step("write")
     try:
-        for number, indices in _parts(table.definition, rows, job):
+        for number, indices in parted(table.definition, rows, job.settles, job.bucket):
             part = gather(rows, indices)
             files.append(table.write(part, job.day, bucket=number))
             check_file(table.definition, files[-1], part)
@@ -239,21 +239,23 @@ def read_file(definition: Definition, file: DataFileRef) -> pa.Table:
     return pa.table(columns, schema=definition.arrow)
 
 
-def _parts(
-    definition: Definition, rows: pa.Table, job: Job
+def parted(
+    definition: Definition, rows: pa.Table, settles: int, other: Bucket | None = None
 ) -> Iterator[tuple[Bucket | None, Indices]]:
-    """Bucket and rows of each new file, sorted as files are; every row in exactly one."""
+    """Bucket and rows of each new file, sorted as files are; every row in exactly one. The buckets
+    are as many as it `settles` into; if that is 0, all are of the `other` one.
+    """
     order = (
         sort_indices(rows) if definition.partitioned else np.arange(rows.num_rows, dtype=np.int64)
     )
     # A row left out or taken twice could not be seen in the files any more.
     if not (np.bincount(order, minlength=rows.num_rows) == 1).all():
-        raise Broken("sorting has lost rows", place=job.table)
-    if not job.settles:
+        raise Broken("sorting has lost rows", place=definition.name)
+    if not settles:
         for start in range(0, len(order), FILE_ROWS):
-            yield job.bucket, order[start : start + FILE_ROWS]
+            yield other, order[start : start + FILE_ROWS]
         return
-    buckets = _buckets(rows["symbol"], job.settles)[order]
+    buckets = _buckets(rows["symbol"], settles)[order]
     # Stable: inside a bucket the order stays.
     by_bucket = np.argsort(buckets, kind="stable")
     ends = np.cumsum(np.bincount(buckets))
@@ -261,7 +263,7 @@ def _parts(
         start = int(ends[number - 1]) if number else 0
         for low in range(start, end, FILE_ROWS):
             chosen = order[by_bucket[low : min(low + FILE_ROWS, end)]]
-            yield Bucket(number, job.settles), chosen
+            yield Bucket(number, settles), chosen
 
 
 def _buckets(symbols: pa.ChunkedArray, of: int) -> Indices:

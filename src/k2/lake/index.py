@@ -229,6 +229,12 @@ class FileIndex:
         chosen = np.flatnonzero(self.columns.max_commit > commit)
         return self._refs(chosen[np.argsort(self.columns.sequence[chosen], kind="stable")], None)
 
+    def later(self, commit: int) -> "FileIndex":
+        """The files that `since` gives, as an index."""
+        chosen = np.flatnonzero(self.columns.max_commit > commit)
+        parts = {f.name: getattr(self.columns, f.name)[chosen] for f in fields(FileColumns)}
+        return FileIndex(FileColumns(**parts))
+
     def by_partition(self) -> dict[tuple[date | None, Bucket | None], tuple[DataFileRef, ...]]:
         """The files of each table partition, oldest commit first, by its day and its bucket; None
         where it has no such.

@@ -10,7 +10,7 @@ from k2.model.columns import (
 )
 from k2.model.decode import Decoded, decode
 from k2.model.encode import encode
-from k2.model.exchange import ASSET_CLASSES, Exchange, Topic
+from k2.model.exchange import ASSET_CLASSES, LOADED_PARTITION, Exchange, Topic
 from k2.model.peek import Peeked, peek
 from k2.model.schema import (
     DICTIONARY_TYPE,
@@ -28,6 +28,7 @@ __all__ = [
     "ASSET_CLASSES",
     "CLOCK_SKEW",
     "DICTIONARY_TYPE",
+    "LOADED_PARTITION",
     "PRICE_TYPE",
     "TIMESTAMP_TYPE",
     "Decoded",

@@ -75,28 +75,48 @@ class Exchange:
         )
 
 
+LOADED_PARTITION: Final = -1
+"""The one partition of topics of loaded files. No log has such a one: in the total order it stands
+before each of theirs, as its topics do."""
+
+
 @dataclass(frozen=True)
 class Topic:
-    """The name of a topic of records: `market.{asset class}.{kind}.{exchange}`."""
+    """The name of a topic of records: `market.{asset class}.{kind}.{exchange}`.
+
+    `loaded`: of records that came from files straight into a table and stand in no log; it is then
+    `loaded.{asset class}.{kind}.{exchange}`, with LOADED_PARTITION alone.
+    """
 
     asset_class: str
     kind: str
     exchange: str
+    loaded: bool = False
 
     def __str__(self) -> str:
-        return f"market.{self.asset_class}.{self.kind}.{self.exchange}"
+        return f"{_PREFIXES[self.loaded]}.{self.asset_class}.{self.kind}.{self.exchange}"
 
     @property
     def subject(self) -> str:
-        """The registry's subject for its values."""
-        return f"{self}-value"
+        """The registry's subject for its values, and for those of the log's topic of the same."""
+        return f"{_PREFIXES[False]}.{self.asset_class}.{self.kind}.{self.exchange}-value"
 
     @classmethod
     def parse(cls, name: str) -> "Topic | None":
-        """The parts of a topic's name; None for a topic that is none of K2's."""
+        """The parts of the name of a topic of the log; None for one that is none of K2's."""
+        topic = cls.of_row(name)
+        return None if topic is None or topic.loaded else topic
+
+    @classmethod
+    def of_row(cls, name: str) -> "Topic | None":
+        """The same for a topic that a row may name: also one of loaded files."""
         parts = name.split(".")
-        if len(parts) != 4 or parts[0] != "market":
+        if len(parts) != 4 or parts[0] not in _PREFIXES:
             return None
-        topic = cls(*parts[1:])
+        topic = cls(*parts[1:], loaded=parts[0] == _PREFIXES[True])
         known = topic.asset_class in ASSET_CLASSES and topic.kind in kinds() and topic.exchange
         return topic if known else None
+
+
+_PREFIXES: Final = ("market", "loaded")
+"""How the names of topics begin: of those in a log, and of those of loaded files."""

@@ -125,11 +125,7 @@ def verify(path: Path) -> bool:
         raise BadInput(
             "this is no SHA-256 checksum", place=str(beside), expected="64 hexadecimal digits"
         )
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise Unavailable(f"reading failed: {error.strerror}", place=str(path)) from error
+    found = sha256_of(path)
     if found != told[0].lower():
         raise BadInput(
             f"the file is not the one that {beside.name} was made for",
@@ -139,6 +135,15 @@ def verify(path: Path) -> bool:
             hint="fetch both again: archives are replaced at times; nothing of it was read",
         )
     return True
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file as it lies on the disk, 64 hexadecimal digits. Raises `Unavailable`."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise Unavailable(f"reading failed: {error.strerror}", place=str(path)) from error
 
 
 def print_of(path: Path) -> str:
