@@ -1,9 +1,9 @@
-"""Files into the log and through to the tables, remembering where each record went."""
+"""Files into the log and through to the tables, or straight there; and each record's fate."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from k2.cli.progress import bar
 from k2.cli.stores import Stores
 from k2.errors import BadInput
-from k2.feeds import file_adapter
+from k2.feeds import Records, file_adapter
 from k2.feeds.mapped.content import verify
 from k2.feeds.run import run_feed
 from k2.ingest import (
@@ -25,22 +25,12 @@ from k2.ingest import (
     pace_of,
     settle,
 )
+from k2.ingest.direct import Telling, load_directly
+from k2.ingest.sources import Asked
 from k2.log import Log, Producer, Registry, Sent
 from k2.model import Exchange
 
 _SHOWN: Final = 5
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the files are: see `k2.feeds.csv.open_file`."""
-
-    kind: str | None
-    mapping: str | None
-    symbol: str | None
-    exchange: str | None
-    instruments: Path | None
-    skew: timedelta
 
 
 @dataclass(frozen=True)
@@ -69,10 +59,7 @@ def load(
     that is not there, or not the one of its checksum, before any is read. Once `stop()`, what was
     appended stays in the log.
     """
-    for file in files:
-        if not file.is_file():
-            raise BadInput("there is no such file", place=str(file))
-    verified = [file.name for file in files if verify(file)]
+    verified = _verified(files)
     pace = pace_of(stores.lake, options, stop)
     producer = _Recorder(stores.log, stores.registry, partitions, pace)
     read = 0
@@ -89,6 +76,45 @@ def load(
     return Loaded(read, fates_of(stores.lake, producer.sent), producer.refused, verified)
 
 
+def load_direct(
+    files: Sequence[Path],
+    asked: Asked,
+    stores: Stores,
+    options: WriterOptions,
+    stop: Callable[[], bool],
+) -> Loaded:
+    """As `load`, straight into the tables: the log holds nothing of it.
+
+    Once `stop()`, the same files go on from what was committed. Raises `Unavailable` while another
+    such load is under way.
+    """
+    verified = _verified(files)
+    refused: list[str] = []
+
+    def see(records: Records) -> None:
+        if records.kind == "rejects":
+            refused.extend(_described_first(records.table, refused))
+
+    with _progress(files) as tell:
+        done = load_directly(
+            (stores.log, stores.registry, stores.lake),
+            files,
+            asked,
+            options,
+            stop,
+            Telling(progress=tell, records=see),
+        )
+    return Loaded(done.read, done.fates, refused, verified)
+
+
+def _verified(files: Sequence[Path]) -> list[str]:
+    """Names of those whose checksum was verified."""
+    for file in files:
+        if not file.is_file():
+            raise BadInput("there is no such file", place=str(file))
+    return [file.name for file in files if verify(file)]
+
+
 class _Recorder(PacedProducer):
     """A producer that remembers where records went, and the first that the feed refused."""
 
@@ -100,9 +126,15 @@ class _Recorder(PacedProducer):
     def send(self, exchange: Exchange, kind: str, table: pa.Table) -> list[Sent]:
         sent = super().send(exchange, kind, table)
         self.sent += sent
-        if kind == "rejects" and len(self.refused) < _SHOWN:
-            self.refused += map(_described, table.slice(0, _SHOWN).to_pylist())
+        if kind == "rejects":
+            self.refused += _described_first(table, self.refused)
         return sent
+
+
+def _described_first(rejects: pa.Table, before: Sequence[str]) -> list[str]:
+    """The first of them, unless enough were told `before`."""
+    shown = rejects.slice(0, _SHOWN).to_pylist() if len(before) < _SHOWN else []
+    return list(map(_described, shown))
 
 
 def _described(reject: Mapping[str, Any]) -> str:

@@ -8,19 +8,18 @@ the first offset that breaks it. Nothing here asks the writer or trusts its memo
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from k2.errors import K2Error
+from k2.ingest.citing import CitingFile, Offsets
+from k2.ingest.held import Held, LoadedRecords, LogRecords
 from k2.ingest.shed import shed_places
 from k2.ingest.sift import table_of
 from k2.ingest.verified import Place, Verified
 from k2.lake import RECORD_TABLES, Lake, LakeTable, Snapshot
+from k2.lake.loads import LoadBook
 from k2.lake.retired import RetiredPlaces
 from k2.log import Log
 from k2.model import Topic
@@ -29,9 +28,6 @@ _SPAN: Final = 1 << 25
 """Offsets of all partitions that are compared at once: bounds the memory, some bytes an offset."""
 _LEAST_SPAN: Final = 1 << 16
 """Those of one, however many there are."""
-_READ_BYTES: Final = 16 << 20
-
-Offsets = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -118,15 +114,24 @@ def audit(
 def _audit(
     log: Log, lake: Lake, verified: Mapping[str, Verified], partitions: Collection[tuple[str, int]]
 ) -> Audit:
-    names = {topic for topic, _ in partitions}
-    counts = {name: n for name, n in log.topics().items() if not names or name in names}
-    topics = {name: topic for name in counts if (topic := Topic.parse(name))}
-    tables = sorted({table_of(topic.kind) for topic in topics.values()})
+    in_log = LogRecords(log)
+    logged = in_log.topics()
+    wanted = {topic for topic, _ in partitions}
     # Tables before the log's ends, and ledgers after the tables: what is committed in between is
     # in flight, never wrong.
-    snapshots = {table: lake.table(table).snapshot() for table in tables}
+    book = LoadBook.of(lake.folder)
+    tables = {table_of(_kind(name)) for name in (*logged, *book.read().ends)}
+    tables |= {name for name in (*RECORD_TABLES, "rejected") if lake.has(name)}
+    snapshots = {table: lake.table(table).snapshot() for table in sorted(tables)}
+    loaded = LoadedRecords(book.read(), snapshots.values())
+    held: dict[str, tuple[Held, Sequence[int]]] = {
+        name: (each, numbers)
+        for each, topics in ((in_log, logged), (loaded, loaded.topics()))
+        for name, numbers in topics.items()
+        if not wanted or name in wanted
+    }
     ledgers = [
-        _File(fate, file.path)
+        CitingFile(fate, file.path)
         for fate, ledger in (("duplicate", "duplicates"), ("rejected", "rejected"))
         for file in lake.ledger_files(ledger)
     ]
@@ -135,29 +140,31 @@ def _audit(
     marks: dict[str, Verified] = {}
     others: Counter[tuple[str, str]] = Counter()
     for table, snapshot in snapshots.items():
-        mine = [name for name, topic in topics.items() if table_of(topic.kind) == table]
+        mine = [name for name in held if table_of(_kind(name)) == table]
+        if not mine:
+            continue
         since = verified.get(table, Verified())
         if table == "rejected":
-            files = [_File("rejected", f.path) for f in snapshot.files.since(since.sequence)]
+            files = [CitingFile("rejected", f.path) for f in snapshot.files.since(since.sequence)]
             files += [f for f in ledgers if f.fate == "duplicate"]
         else:
             of_records = table in RECORD_TABLES
             # What was committed up to the mark lies before its offsets.
             rows = snapshot.files.since(since.sequence)
-            files = [_File("committed", f.path, of_records=of_records) for f in rows]
+            files = [CitingFile("committed", f.path, of_records=of_records) for f in rows]
             files += ledgers
         tallies = [
-            _Tally(log, lake, lake.table(table), snapshot, topic, number, since, retired)
+            _Tally(held[topic][0], lake, lake.table(table), snapshot, topic, number, since, retired)
             for topic in mine
-            for number in range(counts[topic])
+            for number in held[topic][1]
             if not partitions or (topic, number) in partitions
         ]
-        sums = _audit_table(log, tallies, files)
+        sums = _audit_table(tallies, files)
         found += sums
         if not partitions and not any(each.problem for each in sums):
             reached = Verified(snapshot.sequence, {t.place: t.limit for t in tallies})
             marks[table] = since if snapshot.shed else reached
-        ids = {(topic, log.identity(topic)) for topic in mine}
+        ids = {(topic, held[topic][0].identity(topic)) for topic in mine}
         for file in files:
             if file.fate == "committed":
                 others += Counter({at: n for at, n in file.rows.items() if at not in ids})
@@ -168,9 +175,13 @@ def _audit(
     )
 
 
-def _audit_table(
-    log: Log, tallies: Sequence["_Tally"], files: Sequence["_File"]
-) -> list[PartitionAudit]:
+def _kind(topic: str) -> str:
+    parsed = Topic.of_row(topic)
+    assert parsed is not None, "only topics of records are audited"
+    return parsed.kind
+
+
+def _audit_table(tallies: Sequence["_Tally"], files: Sequence[CitingFile]) -> list[PartitionAudit]:
     low = 0
     span = max(_LEAST_SPAN, _SPAN // max(1, len(tallies)))
     while any(tally.has(low) for tally in tallies):
@@ -181,62 +192,10 @@ def _audit_table(
                 tally.add(file)
             file.release()
         for tally in tallies:
-            tally.compare(log)
+            tally.compare()
         low += span
     problems = [problem for file in files if (problem := file.problem)]
     return [tally.to_audit(problems) for tally in tallies]
-
-
-class _File:
-    """A file of rows that cite places in the log; read when first asked, and then span by span."""
-
-    def __init__(self, fate: str, path: str, *, of_records: bool = False) -> None:
-        self.fate = fate
-        self.problem: str | None = None
-        self.rows: Mapping[tuple[str, str], int] = {}
-        """By topic and identity of the log, how many rows came from there."""
-        self._path = path
-        self._hint = " (`k2 rebuild` makes its rows again)" if of_records else ""
-        self._bounds: dict[Place, tuple[int, int]] | None = None
-        self._cited: dict[Place, Offsets] | None = None
-
-    def offsets(self, place: Place, low: int, high: int) -> Offsets:
-        """Offsets of one partition within [low, high) that rows cite, each as often as cited."""
-        if self._bounds is not None:
-            first, last = self._bounds.get(place, (0, -1))
-            if last < low or first >= high:
-                return _NO_OFFSETS
-        if self._cited is None:
-            self._cited = self._read()
-        found = self._cited.get(place, _NO_OFFSETS)
-        return found[(found >= low) & (found < high)]
-
-    def release(self) -> None:
-        """Forget the rows; where they lie stays known, so that other spans may leave them out."""
-        self._cited = None
-
-    def _read(self) -> dict[Place, Offsets]:
-        cited: dict[Place, Offsets] = {}
-        try:
-            table = pq.ParquetFile(self._path).read(columns=_CITED.names).cast(_CITED)
-        except FileNotFoundError:
-            # Its rows are missed one by one; this says why.
-            self.problem = f"the file {self._path} is gone{self._hint}"
-            table = _CITED.empty_table()
-        except (OSError, pa.ArrowException) as error:
-            self.problem = f"the file {self._path} cannot be read{self._hint}: {error}"
-            table = _CITED.empty_table()
-        logs = table.group_by(["log_topic", "log_id"]).aggregate([([], "count_all")])
-        rows: list[dict[str, Any]] = logs.to_pylist()
-        self.rows = {(row["log_topic"], row["log_id"]): row["count_all"] for row in rows}
-        for topic, log_id in self.rows:
-            mine = table.filter((pc.field("log_topic") == topic) & (pc.field("log_id") == log_id))
-            partitions = mine["log_partition"].to_numpy()
-            offsets = mine["log_offset"].to_numpy()
-            for partition in np.unique(partitions).tolist():
-                cited[topic, log_id, partition] = offsets[partitions == partition]
-        self._bounds = {place: (int(o.min()), int(o.max())) for place, o in cited.items()}
-        return cited
 
 
 class _Tally:
@@ -244,7 +203,7 @@ class _Tally:
 
     def __init__(
         self,
-        log: Log,
+        held: Held,
         lake: Lake,
         table: LakeTable,
         snapshot: Snapshot,
@@ -254,10 +213,11 @@ class _Tally:
         retired: RetiredPlaces,
     ) -> None:
         self._topic, self._partition = topic, partition
+        self._held = held
         self._retired = retired
-        self.place: Place = (topic, log.identity(topic), partition)
-        self._kept_from = self._start = log.start_offset(topic, partition)
-        self._end = log.end_offset(topic, partition)
+        self.place: Place = (topic, held.identity(topic), partition)
+        self._kept_from = self._start = held.start_offset(topic, partition)
+        self._end = held.end_offset(topic, partition)
         known = snapshot.offsets.get(topic)
         offset = known.next_offset.get(partition) if known else None
         self.limit = self._start if offset is None else offset
@@ -287,7 +247,7 @@ class _Tally:
         self._low = self._high = self._start
         self._fates = np.zeros(0, np.uint8)
         if self.limit > self._end:
-            problem = f"the log ends here, and the table was committed up to {self.limit}"
+            problem = f"{held.called} ends here, and the table was committed up to {self.limit}"
             self._wrong.append((self._end, problem))
 
     def _is_lost(self, table: LakeTable) -> bool:
@@ -309,7 +269,7 @@ class _Tally:
         self._high = min(self._low + span, self._last)
         self._fates = np.zeros(self._high - self._low, np.uint8)
 
-    def add(self, file: _File) -> None:
+    def add(self, file: CitingFile) -> None:
         """Count what the file's rows cite of this span."""
         # Ledgers were read after the snapshot: what later commits brought them is not meant here.
         # Rows past everything known are looked for at the last span.
@@ -323,9 +283,9 @@ class _Tally:
                 problem = "a row says that it came from here, past the end of the log"
                 self._wrong.append((int(past.min()), problem))
 
-    def compare(self, log: Log) -> None:
+    def compare(self) -> None:
         """Hold the span's fates against what the log holds."""
-        present = self._present(log)
+        present = self._present()
         offsets = np.arange(self._low, self._high)
         committed = offsets < self.limit
         kept = offsets >= self._kept_from
@@ -367,22 +327,14 @@ class _Tally:
             found |= (offsets >= first) & (offsets < end)
         return found
 
-    def _present(self, log: Log) -> npt.NDArray[np.bool_]:
-        """Which offsets of the span hold a record, read from the log itself."""
+    def _present(self) -> npt.NDArray[np.bool_]:
+        """Which offsets of the span hold a record."""
         present = np.zeros(self._high - self._low, np.bool_)
-        offset, high = max(self._low, self._kept_from), min(self._high, self._end)
-        while offset < high:
-            try:
-                batches = log.read(self._topic, self._partition, offset, _READ_BYTES)
-            except K2Error as error:
-                self._wrong.append((offset, f"the log cannot be read here: {error}"))
-                break
-            if not batches:
-                break
-            for batch in batches:
-                mine = batch.offsets[(batch.offsets >= self._low) & (batch.offsets < high)]
-                present[mine - self._low] = True
-                offset = batch.next_offset
+        low, high = max(self._low, self._kept_from), min(self._high, self._end)
+        if low < high:
+            found, wrong = self._held.present(self._topic, self._partition, low, high)
+            present[low - self._low : high - self._low] = found
+            self._wrong += [] if wrong is None else [wrong]
         return present
 
     def to_audit(self, unreadable: Sequence[str]) -> PartitionAudit:
@@ -423,13 +375,4 @@ def _problem(fates: int, present: bool, committed: bool) -> str:
     return f"has {fates} fates"
 
 
-_NO_OFFSETS: Final = np.zeros(0, np.int64)
-_CITED: Final = pa.schema(
-    [
-        ("log_topic", pa.string()),
-        ("log_id", pa.string()),
-        ("log_partition", pa.int32()),
-        ("log_offset", pa.int64()),
-    ]
-)
 _END: Final = np.iinfo(np.int64).max

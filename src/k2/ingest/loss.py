@@ -44,8 +44,8 @@ def note_losses(
 
 def to_partition(place: str) -> tuple[Topic, int]:
     """The topic of records and the partition that `TOPIC[PARTITION]` names; or `BadInput`."""
-    parts = re.fullmatch(r"(.+)\[([0-9]+)\]", place)
-    topic = Topic.parse(parts[1]) if parts else None
+    parts = re.fullmatch(r"(.+)\[(-?[0-9]+)\]", place)
+    topic = Topic.of_row(parts[1]) if parts else None
     if parts is None or topic is None:
         raise BadInput("this is no partition", found=place, expected="TOPIC[PARTITION]")
     return topic, int(parts[2])

@@ -1,13 +1,14 @@
-"""Rows made again from the log, in the place of those that the table has: a damaged file mended.
+"""Rows made again from where they came, in the place of those of the table: a damaged file mended.
 
-Comes in: the log, the ledgers, which say of each offset whether it became a row, and the commits,
-which say when. Goes out: the same rows, each with its place in the log and the commit that first
-brought it, in one commit that takes the old files out of the table.
+Comes in: the log, or manifests and the files that they name; the ledgers, which say of each offset
+whether it became a row; and the commits, which say when. Goes out: the same rows, each with its
+place and the commit that first brought it, in one commit that takes the old files out of the table.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -19,13 +20,15 @@ import pyarrow.parquet as pq
 from k2.errors import BadInput, Broken, Conflict, NotFound, Refused
 from k2.ingest.known import LINEAGE
 from k2.ingest.origin import Ints, Origins, Place, joined
-from k2.ingest.remake import NO_OFFSETS, Job, Tell, make_again
+from k2.ingest.remake import NO_OFFSETS, FromLog, Job, Rereader, Tell, make_again
 from k2.ingest.shed import shed_entries
 from k2.ingest.shed_origin import UNKNOWN, ShedOrigins
 from k2.lake import RECORD_TABLES, DataFileRef, Lake, LakeTable, Snapshot
 from k2.lake.files import delete
+from k2.lake.loads import LoadBook, Loads
 from k2.lake.retired import RetiredPlaces
 from k2.log import Log, Registry
+from k2.model import Topic
 
 _HOLE: Final = 10_000
 """Offsets that no row of the days has are read along up to here: cheaper than beginning again."""
@@ -122,6 +125,7 @@ def rebuild(
     wanted: Wanted,
     *,
     dry_run: bool = False,
+    sources: Path | None = None,
     tell: Tell = lambda done, total: None,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> Rebuilt:
@@ -135,9 +139,12 @@ def rebuild(
     nothing has happened but files that nothing names. Takes eight bytes of memory a row, sixteen
     for each record that was shed, and some more.
 
-    Raises `Refused` where the log no longer holds what is needed, or may not (nothing that cannot
-    be made again is ever taken out), and for rows that an older K2 brought in after they were shed.
-    `Broken` where log, ledgers and rows contradict each other, `Conflict` if somebody else replaced
+    Records of files that went straight into the table are read from these again, which must be as
+    they were: in the folder `sources`, or where they lay then.
+
+    Raises `Refused` where log or files no longer hold what is needed, or may not (nothing that
+    cannot be made again is ever taken out), and for rows that an older K2 brought in after they
+    were shed. `Broken` where log, ledgers and rows contradict each other, `Conflict` if somebody else replaced
     the same files, and as log and registry do.
     """
     table = lake.table(wanted.table)
@@ -147,7 +154,8 @@ def rebuild(
         return found
     on_step("files")
     job = plan.to_job(_others(lake, plan))
-    files = make_again(log, registry, table, job, tell)
+    of = {False: FromLog(log, registry, table, job), True: _from_files(lake, table, job, sources)}
+    files = make_again(lambda place: of[_is_loaded(place)], table, job, tell)
     on_step("commit")
     try:
         done = table.replace([file.path for file in plan.files], files)
@@ -157,6 +165,18 @@ def rebuild(
     on_step("answer")
     rows = sum(file.rows for file in files)
     return replace(found, files=len(files), rows=rows, commit=done.sequence)
+
+
+def _is_loaded(place: Place) -> bool:
+    topic = Topic.of_row(place[0])
+    return topic is not None and topic.loaded
+
+
+def _from_files(lake: Lake, table: LakeTable, job: Job, folder: Path | None) -> Rereader:
+    # Only imported here: it brings the adapters of files with it.
+    from k2.ingest.reread import FromFiles
+
+    return FromFiles(LoadBook.of(lake.folder).read(), table, job, folder)
 
 
 def _plan(log: Log, lake: Lake, table: LakeTable, wanted: Wanted) -> _Plan:
@@ -170,11 +190,12 @@ def _plan(log: Log, lake: Lake, table: LakeTable, wanted: Wanted) -> _Plan:
         least, greatest = snapshot.files.commits(path)
         doubted.append(np.append(np.arange(least, greatest + 1), UNKNOWN))
     maybe = origins.ranges(np.unique(np.concatenate(doubted)))
+    loads = LoadBook.of(lake.folder).read()
     every = None if wanted.whole else np.unique(np.concatenate([*known, *doubted]))
     ranges = {}
     refused: list[str] = []
     for place, found in origins.ranges(every).items():
-        start, end, why = _kept(log, place)
+        start, end, why = _kept(log, loads, snapshot, place)
         needed = held.get(place, NO_OFFSETS)
         gone = needed[(needed < start) | (needed >= end)]
         gaps = [(low, high) for low, high in maybe.get(place, ()) if low < start or high > end]
@@ -209,9 +230,16 @@ def _origins(lake: Lake, table: str, until: int) -> Origins:
     return Origins(commits.filter(pc.field("commit") <= until), shed)
 
 
-def _kept(log: Log, place: Place) -> tuple[int, int, str]:
-    """The offsets `[start, end)` that the log holds of a place, and what that means in words."""
+def _kept(log: Log, loads: Loads, snapshot: Snapshot, place: Place) -> tuple[int, int, str]:
+    """The offsets `[start, end)` that can be read of a place, and what that means in words."""
     topic, log_id, partition = place
+    if _is_loaded(place):
+        if loads.last is None or loads.last.log_id != log_id:
+            return 0, 0, "the manifests of these loads are gone"
+        of, end = snapshot.offsets.get(topic), loads.ends.get(topic, 0)
+        if loads.may_go_on and of is not None:
+            end = max(end, of.next_offset[partition])
+        return 0, end, f"manifests tell of 0 to {end - 1:,}"
     try:
         if log.identity(topic) != log_id:
             return 0, 0, "the topic was made anew"

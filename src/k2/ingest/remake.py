@@ -1,15 +1,16 @@
-"""Records that became rows once, read from the log again and written to files.
+"""Records that became rows once, read again from where they came and written to files.
 
 Comes in: the offsets to be read, which of them became no rows, and which commit brought each of the
 others. Goes out: durable files with the same rows, each with the commit that first brought it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -50,68 +51,110 @@ class Job:
     held: Mapping[Place, Ints]
     others: Mapping[Place, Ints]
 
+    def were_rows(self, place: Place, offsets: Ints) -> npt.NDArray[np.bool_]:
+        """Which of these offsets (ascending) became rows."""
+        others = self.others.get(place, NO_OFFSETS)
+        if len(offsets):
+            low, high = np.searchsorted(others, [offsets[0], offsets[-1] + 1])
+            others = others[low:high]
+        return ~np.isin(offsets, others) & ~self.origins.waiting(place, offsets)
+
+
+class Rereader(Protocol):
+    """Where records are read again from."""
+
+    def rows(
+        self, place: Place, ranges: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[pa.Table, int, int]]:
+        """The rows that records of the offsets `[first, end)` of these ranges became, piece by
+        piece, with the offsets `[first, end)` of each piece. Columns as `Decided.rows`.
+
+        Raises `Refused` where they are not there any more.
+        """
+
 
 def make_again(
-    log: Log, registry: Registry, table: LakeTable, job: Job, tell: Tell
+    of: Callable[[Place], Rereader], table: LakeTable, job: Job, tell: Tell
 ) -> list[WrittenFile]:
-    """Durable files with the rows; none is left behind if that fails.
+    """Durable files with the rows, read again by `of` each place; none is left behind if that
+    fails.
 
     Raises `Broken` where log, ledgers and rows contradict each other, `Refused` where it is not
-    known which commit brought a row in.
+    known which commit brought a row in, or it is not there any more.
     """
-    maker = _Maker(registry, table, job)
+    maker = _Maker(table, job)
     total = sum(end - first for ranges in job.ranges.values() for first, end in ranges)
     done = 0
     try:
         for place, ranges in sorted(job.ranges.items()):
-            for first, end in ranges:
-                offset = first
-                while offset < end:
-                    batches = log.read(place[0], place[2], offset, _READ_BYTES)
-                    if not batches:
-                        raise Broken("the log ends before its end offset", place=place[0])
-                    reached = min(batches[-1].next_offset, end)
-                    rows = [_only(batch, end, place, job) for batch in batches]
-                    maker.take(place, rows, offset, reached)
-                    done += reached - offset
-                    offset = reached
-                    tell(done, total)
+            for rows, first, end in of(place).rows(place, ranges):
+                maker.take(place, rows, first, end)
+                done += end - first
+                tell(done, total)
         return maker.finish()
     except BaseException:
         delete(file.path for file in maker.files)
         raise
 
 
-def _only(batch: Batch, end: int, place: Place, job: Job) -> Batch:
-    """The batch's messages before `end` that became rows."""
-    others = job.others.get(place, NO_OFFSETS)
-    if len(batch.offsets):
-        others = others[slice(*np.searchsorted(others, [batch.offsets[0], batch.next_offset]))]
-    keep = (batch.offsets < end) & ~np.isin(batch.offsets, others)
-    keep &= ~job.origins.waiting(place, batch.offsets)
-    return replace(
-        batch,
-        offsets=batch.offsets[keep],
-        schema_ids=batch.schema_ids[keep],
-        values=batch.values.filter(pa.array(keep)),
-    )
+class FromLog:
+    """Reads records from the log again."""
+
+    def __init__(self, log: Log, registry: Registry, table: LakeTable, job: Job) -> None:
+        self._log = log
+        self._registry = registry
+        self._table = table
+        self._job = job
+
+    def rows(
+        self, place: Place, ranges: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[pa.Table, int, int]]:
+        """As `Rereader` says."""
+        decider = self._decider(place)
+        for first, end in ranges:
+            offset = first
+            while offset < end:
+                batches = self._log.read(place[0], place[2], offset, _READ_BYTES)
+                if not batches:
+                    raise Broken("the log ends before its end offset", place=place[0])
+                reached = min(batches[-1].next_offset, end)
+                rows = decider.read_again([self._only(batch, end, place) for batch in batches])
+                yield rows, offset, reached
+                offset = reached
+
+    def _only(self, batch: Batch, end: int, place: Place) -> Batch:
+        """The batch's messages before `end` that became rows."""
+        keep = (batch.offsets < end) & self._job.were_rows(place, batch.offsets)
+        return replace(
+            batch,
+            offsets=batch.offsets[keep],
+            schema_ids=batch.schema_ids[keep],
+            values=batch.values.filter(pa.array(keep)),
+        )
+
+    def _decider(self, place: Place) -> Decider:
+        topic = Topic.parse(place[0])
+        assert topic is not None, "only topics of records have offsets in a table"
+        snapshot = self._job.snapshot
+        known = Known(topic.kind, self._table, snapshot)
+        # No fate is decided here, so neither what is known nor the skew is ever asked.
+        exchange = snapshot.exchanges[topic.exchange]
+        return Decider(topic, place[1], exchange, self._registry, known, timedelta(0))
 
 
 class _Maker:
     """Rows on their way into files. `files` are those written so far."""
 
-    def __init__(self, registry: Registry, table: LakeTable, job: Job) -> None:
+    def __init__(self, table: LakeTable, job: Job) -> None:
         self.files: list[WrittenFile] = []
-        self._registry = registry
         self._table = table
         self._job = job
-        self._deciders: dict[str, Decider] = {}
         self._rows: list[pa.Table] = []
         self._checked = 0
 
-    def take(self, place: Place, batches: Sequence[Batch], first: int, end: int) -> None:
-        """Take the messages that became rows, of the offsets `[first, end)` of a place."""
-        rows = self._of_the_days(self._decider(place).read_again(batches))
+    def take(self, place: Place, rows: pa.Table, first: int, end: int) -> None:
+        """Take the rows of the offsets `[first, end)` of a place."""
+        rows = self._of_the_days(rows)
         offsets = rows["log_offset"].to_numpy()
         commits = self._job.origins.commits(place, offsets)
         if len(unknown := offsets[commits == UNKNOWN]):
@@ -170,21 +213,3 @@ class _Maker:
             mine = rows.filter(pc.field("exchange_date") == day)
             mine = mine.take(pa.array(sort_indices(mine)))
             self.files.append(self._table.write(mine, day))
-
-    def _decider(self, place: Place) -> Decider:
-        name, log_id, _ = place
-        if name not in self._deciders:
-            topic = Topic.parse(name)
-            assert topic is not None, "only topics of records have offsets in a table"
-            snapshot = self._job.snapshot
-            known = Known(topic.kind, self._table, snapshot)
-            # No fate is decided here, so neither what is known nor the skew is ever asked.
-            self._deciders[name] = Decider(
-                topic,
-                log_id,
-                snapshot.exchanges[topic.exchange],
-                self._registry,
-                known,
-                timedelta(0),
-            )
-        return self._deciders[name]

@@ -45,11 +45,11 @@ def command(settings: Settings, output: Output, since: str | None, places: tuple
         verified = read_verified(stores.lake) if since else {}
         if since and not verified:
             say("no audit was clean yet: all of it is read")
-        there = stores.log.topics()
-        for (topic, number), place in zip(wanted, places, strict=True):
-            if number >= there.get(topic, 0):
-                raise NotFound("the log has no such partition", place=place)
         found = audit(stores.log, stores.lake, verified=verified, partitions=wanted)
+        there = {(part.topic, part.partition) for part in found.partitions}
+        for named, place in zip(wanted, places, strict=True):
+            if named not in there:
+                raise NotFound("the log has no such partition", place=place)
         with suppress(OSError):  # who may only read the lake may audit it
             keep_verified(stores.lake, found.verified)
     document = found.to_dict()

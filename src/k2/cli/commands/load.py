@@ -34,6 +34,11 @@ KINDS = ("trades", "quotes", "corrections", "instruments", "dividends", "splits"
     metavar="FILE",
     help="Tells symbols by company id.",
 )
+@click.option(
+    "--direct",
+    is_flag=True,
+    help="Straight into the tables, not through the log: for history in bulk.",
+)
 @click.option("--strict", is_flag=True, help="End with 1 if any record was rejected.")
 @output_options
 @settings_option
@@ -46,6 +51,7 @@ def command(
     symbol: str | None,
     exchange: str | None,
     instruments: Path | None,
+    direct: bool,
     strict: bool,
 ) -> int:
     """Load FILE… (text, .dbn or ITCH; plain, .gz, .zip, .zst) and tell its records' fates.
@@ -53,16 +59,24 @@ def command(
     A record that cannot be read is rejected and kept whole; the rest goes on. Loading a file again,
     or a mended copy of it, doubles nothing. If FILE.CHECKSUM lies beside FILE, its SHA-256 is
     verified first.
+
+    With --direct the files themselves stand in for the log, in which nothing of them is: keep them,
+    if `k2 rebuild` is to make their rows again one day. Fates, ledgers and `k2 audit` are the same.
     """
     import pyarrow as pa
 
-    from k2.cli.loading import Asked, load
+    from k2.cli.loading import load, load_direct
+    from k2.ingest.sources import Asked
     from k2.query import Answer
 
     began = time.monotonic()
     asked = Asked(kind, mapping, symbol, exchange, instruments, settings.clock_skew)
     with opened_stores(settings) as stores, stop_on_signals() as stop:
-        done = load(file, asked, stores, settings.log.partitions, writer_options(settings), stop)
+        options = writer_options(settings)
+        if direct:
+            done = load_direct(file, asked, stores, options, stop)
+        else:
+            done = load(file, asked, stores, settings.log.partitions, options, stop)
         stopped = stop()
     counts: dict[str, object] = {
         "read": done.read,

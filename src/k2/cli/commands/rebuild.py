@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from datetime import date
+from pathlib import Path
 
 import click
 
@@ -17,6 +18,12 @@ TABLES = ("trades", "quotes", "corrections", "instruments", "dividends", "splits
 @click.argument("table", nargs=-1, type=click.Choice(TABLES))
 @click.option("--from", "first", type=Day(), metavar="DAY", help="From this exchange date on.")
 @click.option("--to", "last", type=Day(), metavar="DAY", help="Up to this day, inclusive.")
+@click.option(
+    "--sources",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="FOLDER",
+    help="Where files that were loaded with --direct lie now, if not where they were.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
 @output_options
 @settings_option
@@ -26,13 +33,15 @@ def command(
     table: tuple[str, ...],
     first: date | None,
     last: date | None,
+    sources: Path | None,
     dry_run: bool,
 ) -> None:
     """Make the rows of TABLE… (all that there are) again from the log: the same rows, one commit.
 
     For a data file that is damaged or gone, which `k2 audit` names. What was in the tables at any
     time stays as it was. Writers may run meanwhile, and it may be stopped at any moment. Where the
-    log no longer holds what the days need, nothing is changed, and it ends with 1.
+    log no longer holds what the days need, nothing is changed, and it ends with 1. Rows that were
+    loaded with --direct are made from the same files again, which must be as they were.
     """
     import pyarrow as pa
 
@@ -53,6 +62,7 @@ def command(
                         stores.lake,
                         wanted,
                         dry_run=dry_run,
+                        sources=sources,
                         tell=shown.tell,
                     )
                 )
