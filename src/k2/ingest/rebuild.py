@@ -144,8 +144,8 @@ def rebuild(
 
     Raises `Refused` where log or files no longer hold what is needed, or may not (nothing that
     cannot be made again is ever taken out), and for rows that an older K2 brought in after they
-    were shed. `Broken` where log, ledgers and rows contradict each other, `Conflict` if somebody else replaced
-    the same files, and as log and registry do.
+    were shed. `Broken` where log, ledgers and rows contradict each other, `Conflict` if somebody
+    else replaced the same files, and as log and registry do.
     """
     table = lake.table(wanted.table)
     plan = _plan(log, lake, table, wanted)

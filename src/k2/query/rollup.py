@@ -61,7 +61,8 @@ def place_of(time: str, offset: str) -> str:
     nanoseconds and an offset.
 
     Partitions below 2^15 and offsets below 2^48 stay apart. The topic is no part of it: an exchange
-    has one topic per kind, since its asset class is declared once and for all.
+    has one topic per kind in the log, since its asset class is declared once and for all; and that
+    of loaded files has a partition that no log has, and which comes first as its topic does.
     """
     return f"(({time})::hugeint * 9223372036854775807 + {offset})"
 

@@ -150,7 +150,9 @@ class View:
 
     @property
     def is_partitioned(self) -> bool:
-        """Whether records of one topic may stand in different partitions of it."""
+        """Whether records of an exchange may stand in different partitions: of its topic in the
+        log, or of that of loaded files, which is another and comes before each of these.
+        """
         if self.sequence and not self.offsets:
             return True
         committed = (partition for of in self.offsets.values() for partition in of)
