@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
     [
         "backlog",
         "codec",
+        "direct",
         "freshness",
         "ingest",
         "join",

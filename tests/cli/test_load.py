@@ -9,7 +9,7 @@ import pytest
 
 from k2.cli.commands import load
 from k2.feeds.mapping import KINDS
-from tests.cli.conftest import K2
+from tests.cli.conftest import K2, Ended
 from tests.feeds.databento import dbn, head, mapped, quote, trade
 from tests.feeds.databento import write as write_dbn
 
@@ -19,6 +19,18 @@ GOOD = """\
 03/10/2014,13:55:41.879,1.12,1633,0,,
 """
 BROKEN = GOOD.replace("1.11", '"1,11"')
+
+
+@pytest.fixture(params=["log", "direct"])
+def k2(k2: K2, request: pytest.FixtureRequest) -> K2:
+    """Loads go through the log, or straight into the tables: all that is told is the same."""
+
+    def run(*arguments: str) -> Ended:
+        if arguments[0] == "load" and request.param == "direct":
+            arguments = ("load", "--direct", *arguments[1:])
+        return k2(*arguments)
+
+    return run
 
 
 def write(folder: Path, text: str) -> str:
