@@ -272,10 +272,10 @@ class _Run:
         has of the one behind them is then known by the offsets alone.
         """
         self._check_unchanged()
-        for counts in self._whole:
+        if self._whole:
             self._tell.step("note")
-            self._load = self._book.note(self._load, +counts)
-        self._whole = []
+            self._load = self._book.note(self._load, [+counts for counts in self._whole])
+            self._whole = []
         while self._held:
             topic = next(iter(self._held))
             records = pa.concat_tables(self._held.pop(topic)).unify_dictionaries().combine_chunks()

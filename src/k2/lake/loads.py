@@ -186,12 +186,17 @@ class LoadBook:
         self._write(folder / _MANIFEST, document)
         sync([self.folder, self.folder.parent])
 
-    def note(self, load: Load, counts: Counts) -> Load:
-        """Write down how many records the next file of the load had; the load with it."""
-        path = self._of(load.number) / _counts_name(len(load.counts))
-        name = load.files[len(load.counts)].name
-        self._write(path, {"file": name, "records": dict(sorted(counts.items()))})
-        return replace(load, counts=(*load.counts, dict(counts)))
+    def note(self, load: Load, counts: Sequence[Counts]) -> Load:
+        """Write down how many records each of the next files of the load had; the load with it."""
+        first = len(load.counts)
+        files = zip(load.files[first:], counts, strict=False)
+        document = {
+            "files": [
+                {"name": file.name, "records": dict(sorted(each.items()))} for file, each in files
+            ]
+        }
+        self._write(self._of(load.number) / _counts_name(first), document)
+        return replace(load, counts=(*load.counts, *map(dict, counts)))
 
     def _entries(self) -> list[Path]:
         return sorted(self.folder.iterdir()) if self.folder.exists() else []
@@ -203,11 +208,8 @@ class LoadBook:
         folder = self._of(number)
         document = _document(folder / _MANIFEST)
         counts: list[Counts] = []
-        for at, _ in enumerate(document["files"]):
-            path = folder / _counts_name(at)
-            if not path.exists():
-                break
-            counts.append(_document(path)["records"])
+        while (path := folder / _counts_name(len(counts))).exists():
+            counts += [each["records"] for each in _document(path)["files"]]
         try:
             read_by = document["read_by"]
             instruments = read_by["instruments"]
@@ -244,7 +246,7 @@ class LoadBook:
 
 
 def _counts_name(file: int) -> str:
-    return f"file-{file:06d}.json"
+    return f"files-{file:06d}.json"
 
 
 def _document(path: Path) -> Any:
