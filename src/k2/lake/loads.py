@@ -206,14 +206,12 @@ class LoadBook:
 
     def _load(self, number: int) -> Load:
         folder = self._of(number)
-        document = _document(folder / _MANIFEST)
-        counts: list[Counts] = []
-        while (path := folder / _counts_name(len(counts))).exists():
-            counts += [each["records"] for each in _document(path)["files"]]
+        path = folder / _MANIFEST
+        document = _document(path)
         try:
             read_by = document["read_by"]
             instruments = read_by["instruments"]
-            return Load(
+            load = Load(
                 document["number"],
                 document["log_id"],
                 datetime.fromisoformat(document["begun_at"]),
@@ -225,10 +223,15 @@ class LoadBook:
                     }
                 ),
                 document["first_offsets"],
-                tuple(counts),
             )
+            while (path := folder / _counts_name(len(load.counts))).exists():
+                more = tuple(each["records"] for each in _document(path)["files"])
+                load = replace(load, counts=load.counts + more)
+                if not more or len(load.counts) > len(load.files):
+                    raise ValueError(f"it is of {len(more)} files")
         except (KeyError, TypeError, ValueError) as error:
-            raise _damaged(folder / _MANIFEST, error) from error
+            raise _damaged(path, error) from error
+        return load
 
     def _write(self, path: Path, document: Mapping[str, Any]) -> None:
         """A document is there whole, or not at all."""
