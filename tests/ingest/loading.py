@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,13 @@ import pyarrow.parquet as pq
 
 from k2.cli.loading import load
 from k2.cli.stores import Stores
+from k2.feeds import file_adapter
+from k2.feeds.run import run_feed
 from k2.ingest import Fates, WriterOptions, audit
 from k2.ingest.direct import Loaded, Telling, load_directly
 from k2.ingest.sources import Asked
-from tests.journeys.home import SKEW, Home
+from k2.log import Producer
+from tests.journeys.home import SKEW, Home, now
 
 OPTIONS = WriterOptions(skew=SKEW)
 MAPPING = """
@@ -85,6 +89,21 @@ def through_log(home: Home, files: Sequence[Path], by: Asked) -> Loaded:
     stores = Stores(home.log, home.registry, home.lake)
     done = load(files, by, stores, 2, OPTIONS, never)
     return Loaded(done.read, done.fates)
+
+
+def append(home: Home, file: Path, by: Asked) -> None:
+    """Into the log, and no further."""
+    feed = file_adapter(file)(
+        *(file, by.mapping, by.kind),
+        symbol=by.symbol,
+        exchange=None,
+        instruments=None,
+        skew=SKEW,
+        clock=now,
+        progress=None,
+    )
+    with closing(feed):
+        run_feed(feed, Producer(home.log, home.registry, 1), home.log, never)
 
 
 def direct(

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,7 +26,9 @@ from tests.feeds.databento import write as write_dbn
 from tests.feeds.nasdaq import OPEN
 from tests.ingest.loading import (
     OPTIONS,
+    START,
     all_of,
+    append,
     asked,
     direct,
     in_flight,
@@ -298,21 +301,25 @@ def test_a_writer_that_commits_meanwhile(home: Home, tmp_path: Path) -> None:
     """Records of the same symbols: one is the same as one that is loaded, the others are not."""
     by = asked(tmp_path)
     found = lines(4, 200)
+    same = next(line for line in found if line.split(",")[2] == "1.5" and line.split(",")[4])
     mine = write(tmp_path / "x.csv", found)
     live = write(tmp_path / "live.csv", lines(5, 60, first=100_000))
-    both = write(tmp_path / "both.csv", [*lines(6, 30, first=200_000), found[0]])
-    waiting = [live, both]
+    both = write(tmp_path / "both.csv", [*lines(6, 30, first=200_000), same])
+    waiting, steps = [both, live], Counter[str]()
 
     def meanwhile(name: str) -> None:
+        steps[name] += 1
         if name == "commit" and waiting:
             through_log(home, [waiting.pop(0)], by)
 
     through_log(home, [write(tmp_path / "before.csv", lines(8, 30, first=300_000))], by)
     direct(home, [mine], by, meanwhile)
     assert not waiting
+    # Decided anew because of the one, and not because of all the others: trades, rejects, gaps.
+    assert (steps["commit"], steps["answer"]) == (4, 3)
     sums(home)
-    rows = stored(home, "trades")
-    assert len({repr(row) for row in rows}) == len(rows)
+    ids = [(row["symbol"], row["trade_id"]) for row in stored(home, "trades") if row["trade_id"]]
+    assert len(set(ids)) == len(ids)
 
 
 def test_two_at_once(home: Home, tmp_path: Path) -> None:
@@ -330,24 +337,39 @@ def test_two_at_once(home: Home, tmp_path: Path) -> None:
     sums(home)
 
 
-def test_what_waits_in_the_log_is_no_duplicate_of_itself(home: Home, tmp_path: Path) -> None:
-    """A record in the log and not committed, which is then loaded: the answer has it once."""
+def test_what_waits_in_the_log_and_is_loaded_is_answered_once(home: Home, tmp_path: Path) -> None:
     by = asked(tmp_path)
-    found = lines(2, 40)
-    direct(home, [write(tmp_path / "x.csv", found[:5])], by)
+    file = write(tmp_path / "x.csv", lines(2, 60))
+    through_log(home, [write(tmp_path / "before.csv", lines(3, 5, first=900))], by)
+    append(home, file, by)
     with open_reader(home.folder) as reader:
 
-        def ids() -> list[str]:
+        def told() -> list[str]:
             table = reader.records("trades", Selection(("A", "B", "C"))).table
-            return sorted(map(repr, table.select(["symbol", "trade_id"]).to_pylist()))
+            return sorted(map(repr, table.select(["symbol", "trade_id", "price"]).to_pylist()))
 
-        before = ids()
-        direct(home, [write(tmp_path / "y.csv", found)], by)
-        assert len(ids()) > len(before)
-        assert ids() == sorted(
-            repr({"symbol": row["symbol"], "trade_id": row["trade_id"]})
-            for row in stored(home, "trades")
-        )
+        before = told()
+        assert direct(home, [file], by).fates.committed > 20
+        assert told() == before
+        home.catch_up()
+        assert told() == before
+    sums(home)
+
+
+def test_what_is_loaded_stands_before_what_came_live(home: Home, tmp_path: Path) -> None:
+    """Of two records at one moment, in total order: bars open with the one and close with the
+    other, whatever was committed first.
+    """
+    by = asked(tmp_path)
+    live = write(tmp_path / "live.csv", [f"A,{START},3,1,8,\n"])
+    past = write(tmp_path / "past.csv", [f"A,{START},2,1,7,\n"])
+    through_log(home, [live], by)
+    direct(home, [past], by)
+    with open_reader(home.folder) as reader:
+        rows = reader.records("trades", Selection(("A",))).table
+        assert rows["trade_id"].to_pylist() == ["7", "8"]
+        (bar,) = reader.bars(Selection(("A",)), "1m").table.to_pylist()
+        assert (bar["open"], bar["close"]) == (2, 3)
 
 
 # ------------------------------------------------------------------------- sources, manifests

@@ -124,9 +124,13 @@ def _audit(
     tables |= {name for name in (*RECORD_TABLES, "rejected") if lake.has(name)}
     snapshots = {table: lake.table(table).snapshot() for table in sorted(tables)}
     loaded = LoadedRecords(book.read(), snapshots.values())
-    held: dict[str, tuple[Held, Sequence[int]]] = {
+    every: list[tuple[Held, Mapping[str, Sequence[int]]]] = [
+        (in_log, logged),
+        (loaded, loaded.topics()),
+    ]
+    held = {
         name: (each, numbers)
-        for each, topics in ((in_log, logged), (loaded, loaded.topics()))
+        for each, topics in every
         for name, numbers in topics.items()
         if not wanted or name in wanted
     }

@@ -154,8 +154,12 @@ def rebuild(
         return found
     on_step("files")
     job = plan.to_job(_others(lake, plan))
-    of = {False: FromLog(log, registry, table, job), True: _from_files(lake, table, job, sources)}
-    files = make_again(lambda place: of[_is_loaded(place)], table, job, tell)
+    in_log, loaded = FromLog(log, registry, table, job), _from_files(lake, table, job, sources)
+
+    def of(place: Place) -> Rereader:
+        return loaded if _is_loaded(place) else in_log
+
+    files = make_again(of, table, job, tell)
     on_step("commit")
     try:
         done = table.replace([file.path for file in plan.files], files)
