@@ -138,9 +138,8 @@ class Lane:
         return raw
 
     def _commit(self, decided: Decided, exchange: Exchange) -> None:
-        base, sequenced = self._known.snapshot, None
-        if self._sequences is not None:
-            sequenced = self._sequences.sequence([decided], (exchange,))
+        base, of = self._known.snapshot, self._sequences
+        sequenced = None if of is None else of.sequence([decided], (exchange,))
         batch = Batch(
             [decided],
             base,
