@@ -102,7 +102,7 @@ def test_ctrl_c_leaves_a_load_to_go_on_with(k2: K2, tmp_path: Path) -> None:
         run.process.send_signal(signal.SIGINT)
         run.process.wait(60)
         assert run.process.returncode == INTERRUPTED, run.lines
-        assert run.says("load the same again to go on")
+        wait_for(lambda: run.says("load the same again to go on"), run)
     assert k2("audit").code == 0
     whole = json.loads(k2(*ask).out)
     assert (whole["read"], whole["committed"]) == (count, count)

@@ -15,7 +15,7 @@ from k2.ingest import Fates, Wanted, audit, rebuild
 from k2.ingest import batch as batching
 from k2.ingest import direct as loading
 from k2.ingest.direct import load_directly
-from k2.lake import maintain
+from k2.lake import BUCKETS, Bucket, bucket, maintain
 from k2.lake.catalog import Catalog
 from k2.lake.loads import LoadBook
 from k2.model import LOADED_PARTITION
@@ -143,17 +143,15 @@ def test_a_file_has_the_bars_that_the_log_gives(home: Home, other: Home, tmp_pat
 def test_a_large_day_is_settled_at_once(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batching, "SMALL_DAY", 100)
+    monkeypatch.setattr(batching, "SMALL_DAY", 200)
     found = [*lines(1, 400, days=1), *lines(2, 30, first=9_000, days=3)]
     direct(home, [write(tmp_path / "x.csv", found)], asked(tmp_path))
-    files = home.lake.table("trades").snapshot().files.select()
-    by_day = {day: [f for f in files if f.exchange_date == day] for day in
-              sorted({f.exchange_date for f in files if f.exchange_date})}  # fmt: skip
-    large, *small = by_day.values()
-    assert len(large) == 3  # one for each symbol, which are of three buckets
-    assert all(file.settled for file in large)
-    assert [len(of) for of in small] == [1] * len(small)
-    assert not any(file.settled for of in small for file in of)
+    partitions = home.lake.table("trades").snapshot().files.by_partition()
+    buckets = {day: {of for on, of in partitions if on == day} for day, _ in partitions}
+    large, *small = (buckets[day] for day in sorted(buckets, key=str))
+    assert large == {Bucket(bucket(symbol), BUCKETS) for symbol in "ABC"}
+    assert small == [{None}] * len(small)
+    assert all(len(files) == 1 for files in partitions.values())
     before = stored(home, "trades")
     maintain(home.lake, "trades")
     assert stored(home, "trades") == before
