@@ -26,7 +26,7 @@ from k2.ingest.options import WriterOptions
 from k2.ingest.settle import Fates, fates_of
 from k2.ingest.sources import Asked, check_print, opened, records_of, to_read_by, to_source
 from k2.lake import RECORD_TABLES, Lake
-from k2.lake.loads import Load, LoadBook, ReadBy, are_same
+from k2.lake.loads import Load, LoadBook, ReadBy, SourceFile, are_same
 from k2.log import Log, Producer, Registry, Sent
 from k2.model import LOADED_PARTITION, Exchange, Topic
 
@@ -73,8 +73,14 @@ def load_directly(
     """
     log, registry, lake = stores
     with _alone(lake.folder):
-        prints = [print_of(file) if file.is_file() else "" for file in files]
-        load = _begin(lake, files, to_read_by(asked), tell or Telling())
+        by, prints, sources = to_read_by(asked), [], []
+        for file in files:
+            if stop():
+                return Loaded(0, Fates())
+            # Before it is hashed: what changes from there on is no longer what the manifest names.
+            prints.append(print_of(file) if file.is_file() else "")
+            sources.append(to_source(file))
+        load = _begin(lake, files, sources, by, tell or Telling())
         run = _Run(load, (log, registry, lake), options, stop, tell or Telling())
         run.all(files, prints)
         return Loaded(run.read, run.fates)
@@ -109,9 +115,10 @@ def loaded_offsets(lake: Lake) -> dict[str, tuple[str, int]]:
     return found
 
 
-def _begin(lake: Lake, files: Sequence[Path], by: ReadBy, tell: Telling) -> Load:
+def _begin(
+    lake: Lake, files: Sequence[Path], sources: Sequence[SourceFile], by: ReadBy, tell: Telling
+) -> Load:
     """The load that goes on, or a new one with its manifest."""
-    sources = tuple(map(to_source, files))
     book = LoadBook.of(lake.folder)
     loads = book.read()
     last, reached = loads.last, loaded_offsets(lake)
@@ -133,7 +140,7 @@ def _begin(lake: Lake, files: Sequence[Path], by: ReadBy, tell: Telling) -> Load
         1 if last is None else last.number + 1,
         uuid4().hex if last is None else last.log_id,
         datetime.now(UTC),
-        sources,
+        tuple(sources),
         by,
         offsets,
     )
