@@ -73,7 +73,9 @@ def load_directly(
     """
     log, registry, lake = stores
     with _alone(lake.folder):
-        by, prints, sources = to_read_by(asked), [], []
+        by = to_read_by(asked)
+        prints: list[str] = []
+        sources: list[SourceFile] = []
         for file in files:
             if stop():
                 return Loaded(0, Fates())
