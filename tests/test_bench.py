@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
     [
         "backlog",
         "codec",
+        "export",
         "freshness",
         "ingest",
         "join",
