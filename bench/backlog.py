@@ -22,7 +22,7 @@ from servers.install import place
 from bench.home import folder, k2
 from bench.kafka import stores
 from bench.report import Parts, audited, console, peak_memory, show
-from k2.cli.machine import free_port, wait_until_ready
+from k2.cli.machine import free_port
 from k2.feeds import EndOfFeed, open_feed
 from k2.ingest import levels
 from k2.lake import Lake, open_lake
@@ -103,7 +103,7 @@ class _Backlog:
             port = free_port("127.0.0.1", 8642)
             url = f"http://127.0.0.1:{port}"
             server = stack.enter_context(self._k2("serve", "--port", str(port)))
-            wait_until_ready(url, threading.Event().wait)
+            _until_live(url)
             feed = f"simulator:?rate={self._rate}&kinds=trades&exchange=live"
             with self._k2("feed", feed):
                 self._ask(log, url)  # nobody writes yet
@@ -251,6 +251,15 @@ class _Backlog:
         ]
         where = "Kafka" if "K2_LOG" in self._settings else "SQLite"
         show(f"{records:,} records in {where} before a writer that comes back", ["", ""], rows)
+
+
+def _until_live(url: str) -> None:
+    """Wait for a server that need not be ready: as long as too much waits, it is not."""
+    while True:
+        with suppress(urllib.error.URLError):
+            urllib.request.urlopen(f"{url}/health/live", timeout=2).close()
+            return
+        time.sleep(_LOOK_SECONDS)
 
 
 def _ends(log: Log) -> dict[str, list[int]]:

@@ -31,14 +31,14 @@ from k2.settings import SETTINGS
 
 _PLOTS: Final = Path("build/overload")
 _LOOK_SECONDS: Final = 0.05
-_PERIOD: Final = 0.05
+_PERIOD: Final = 0.25
 """Seconds in which a slowed writer runs once and rests once."""
 _SHARE: Final = 0.1
 """Of its time that the writer is given, so that ten times what it sustains then can be made. In
-turns of less than 5 ms it comes to next to nothing.
+turns of a few milliseconds it comes to next to nothing.
 """
-_MOMENT: Final = 1 / 30
-"""Part of the overload for which a level lasts before the writer is killed at it."""
+_STRUCK: Final = (Level.GRACEFUL, Level.AGGRESSIVE, Level.CIRCUIT_BREAK)
+"""The least level at which a run's writer is killed, by the run's seed."""
 _PATIENCE: Final = 30
 """What is shed in a minute may take half an hour to come in."""
 
@@ -67,8 +67,9 @@ _QUICK: Final = _Scale(5.0, 50_000, {**_DEFAULTS, **_SMALL})
 def run(*, quick: bool = False, seeds: int = 1, kill: bool = False) -> None:
     """Print the rates, then for each factor and seed one table: what tier 1 felt, how all came in.
 
-    `kill`: the writer is killed, and started again, once at each level from 2 to 4 that it comes
-    to.
+    `kill`: the writer is killed, and started again, once it has shed at level 2, at level 3 for the
+    second seed, and amid level 4 for the third. What stands in the log then is backlog to it, and
+    sheds no more: so once a run.
     """
     if not place("kafka").is_dir():
         console.print("Kafka is not installed: `make servers` installs it")
@@ -219,8 +220,7 @@ class _Overload:
 
     def __init__(self, at: Stores, scale: _Scale, seed: int) -> None:
         self._at, self._scale, self._seed = at, scale, seed
-        self._struck: list[Level] = []
-        self._level, self._since = Level.NORMAL, 0.0
+        self._struck: Level | None = None
         self._parts = Parts()
 
     def run(self, factor: int, sustained: float, *, kill: bool) -> None:
@@ -263,14 +263,12 @@ class _Overload:
         return _writer(self._at, self._scale.settings)
 
     def _is_to_strike(self, witness: Witness) -> bool:
-        """Once at each level that sheds, when it has lasted for a moment: so that it has shed."""
-        level, now = Level(witness.level[-1]), witness.seconds[-1]
-        if level is not self._level:
-            self._level, self._since = level, now
-        lasted = now - self._since >= self._scale.seconds * _MOMENT
-        if level < Level.GRACEFUL or level in self._struck or not lasted:
+        level, least = Level(witness.level[-1]), _STRUCK[(self._seed - 1) % len(_STRUCK)]
+        # Level 4 sheds at its end, and is level 3 by then.
+        has_shed = witness.waiting[-1] or level is Level.CIRCUIT_BREAK
+        if self._struck is not None or level < least or not has_shed:
             return False
-        self._struck.append(level)
+        self._struck = level
         return True
 
     def _tell(
@@ -279,7 +277,6 @@ class _Overload:
         rate, sent = made
         asked = rate * self._scale.seconds
         bounded = ", all that it could" if sent < 0.95 * asked else ""
-        struck = " ".join(level.name for level in self._struck)
         audit = audited(self._at.home, self._at.environment)
         self._parts.end("audit")
         ages, filled, points = witness.freshness()
@@ -295,7 +292,7 @@ class _Overload:
             ["records/s asked of the producer", f"{rate:,.0f}"],
             [f"records/s produced{bounded}", f"{sent / self._scale.seconds:,.0f}"],
             ["levels, in order", " ".join(map(str, _turns(witness.level)))],
-            ["writer killed at", struck or "no level"],
+            ["writer killed at", "no level" if self._struck is None else self._struck.name],
             *late,
             ["most lag, records", f"{max(witness.lag):,}"],
             ["records shed", f"{shed[0]:,}"],
