@@ -115,7 +115,7 @@ def test_a_long_line_is_read_by_who_follows_and_answered_whole(
     with open_home(tmp_path) as home:
         feed = open_feed("simulator:?rate=max&kinds=trades&symbols=9&chunk=500&seed=1", None, now)
         producer = Producer(home.log, home.registry, 2)
-        topics = set()
+        topics: set[str] = set()
 
         def send(count: int) -> None:
             for _ in range(count):
