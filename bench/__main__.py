@@ -23,7 +23,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("name", nargs="*", choices=[*names, []], default=[])
     parser.add_argument("--quick", action="store_true", help="small data, to see that it runs")
-    parser.add_argument("--rows", type=int, help="queries, unsettled, serving, table: of a kind")
+    parser.add_argument(
+        "--rows", type=int, help="export, queries, serving, table, unsettled: of a kind"
+    )
     parser.add_argument("--seeds", type=int, default=1, help="overload: so many runs of each")
     parser.add_argument("--kill", action="store_true", help="overload: kill the writer meanwhile")
     parser.add_argument("--kafka", action="store_true", help="backlog: on Kafka, not SQLite")

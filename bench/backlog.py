@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +22,7 @@ from servers.install import place
 
 from bench.home import folder, k2
 from bench.kafka import stores
-from bench.report import Parts, audited, console, peak_memory, show
+from bench.report import Parts, Timing, audited, console, peak_memory, show, timed
 from k2.cli.machine import free_port, wait_until_ready
 from k2.feeds import EndOfFeed, open_feed
 from k2.ingest import levels
@@ -40,6 +41,11 @@ _ASK_SECONDS: Final = 1.0
 _IS_THERE: Final = 2.0
 """Seconds of the feed that may wait where a writer commits once a second."""
 _OVERLOAD: Final = {s.name: str(s.default) for s in SETTINGS if s.name.startswith("K2_OVERLOAD")}
+_ASKED: Final = {
+    "last 100 of a symbol": "/v1/trades?symbol=BTCUSDT&last=100",
+    "300 bars of a symbol": "/v1/bars/1s?symbol=BTCUSDT&last=300",
+    "all symbols": "/v1/symbols",
+}
 _QUICK: Final = {"K2_OVERLOAD_LAG": "2000 5000 10000 40000"}
 """Far less than what stands in the log even of a quick run."""
 
@@ -92,6 +98,8 @@ class _Backlog:
         self._asked = _Asked()
         self._changes: dict[str, None] = {}
         self._most: dict[str, int] = {}
+        self._long: Mapping[str, Timing] = {}
+        self._short: Mapping[str, Timing] = {}
 
     def run(self, records: int) -> None:
         """Fill the log, let the writer come back, and print what was seen."""
@@ -103,11 +111,13 @@ class _Backlog:
             port = free_port("127.0.0.1", 8642)
             url = f"http://127.0.0.1:{port}"
             server = stack.enter_context(self._k2("serve", "--port", str(port)))
-            wait_until_ready(url, threading.Event().wait)
             feed = f"simulator:?rate={self._rate}&kinds=trades&exchange=live"
+            wait_until_ready(url, threading.Event().wait)
+            self._parts.end("a server starts, and has read the log")
+            self._long = self._timings(url)
             with self._k2("feed", feed):
                 self._ask(log, url)  # nobody writes yet
-                self._parts.end("a server starts and is asked")
+                self._parts.end("it is asked")
                 with self._k2("ingest") as writer:
                     processes = {"writer": writer, "server": server}
                     with self._asking(log, url):
@@ -116,11 +126,16 @@ class _Backlog:
             # The feed has ended; a writer takes what it left, and the answer is everything.
             self._caught_up()
             self._ask(log, url)
+            self._short = self._timings(url)
             self._parts.end("what the feed had left")
             shed = self._shed(lake)
         audit = audited(self._home, self._settings)
         self._parts.end("audit")
         self._tell(records, came, shed, audit)
+
+    def _timings(self, url: str) -> dict[str, Timing]:
+        """Of each question, how long it takes."""
+        return {name: timed(partial(_got, url + path)) for name, path in _ASKED.items()}
 
     def _k2(self, *words: str) -> AbstractContextManager["subprocess.Popen[bytes]"]:
         return k2(self._home, *words, environment=self._settings)
@@ -231,6 +246,11 @@ class _Backlog:
     def _tell(self, records: int, came: _Came, shed: int, audit: str) -> None:
         asked = self._asked
         console.print(f"what a reader is told that cannot be answered: {asked.words or '-'}")
+        asked_for: list[list[object]] = [
+            [f"{name}, {how}: p50, p99, ms", f"{of.p50 * 1e3:,.3g}, {of.p99 * 1e3:,.3g}"]
+            for how, timings in (("before the writer", self._long), ("after", self._short))
+            for name, of in timings.items()
+        ]
         longest = {"answered": asked.seconds, "refused": asked.refused_seconds}
         rows: list[list[object]] = [
             [
@@ -246,11 +266,18 @@ class _Backlog:
             ["answers that were not", "; ".join(asked.wrong) or "none"],
             ["questions refused, the writer being far behind", asked.refused],
             *([f"longest time until {n}, s", max(of)] for n, of in longest.items() if of),
+            *asked_for,
             ["audit", audit],
             *([f"seconds: {name}", seconds] for name, seconds in self._parts),
         ]
         where = "Kafka" if "K2_LOG" in self._settings else "SQLite"
         show(f"{records:,} records in {where} before a writer that comes back", ["", ""], rows)
+
+
+def _got(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        got: bytes = answer.read()
+    return got
 
 
 def _ends(log: Log) -> dict[str, list[int]]:

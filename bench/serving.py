@@ -58,14 +58,14 @@ def run(*, quick: bool = False, rows: int | None = None) -> None:
 def measure(home: Path, seconds: float) -> list[Line]:
     """Lines of requests a second, each asked for so long, of latency, and of memory."""
     lines: list[Line] = []
-    with _server(home) as (url, process), _watched(process) as most:
+    with server(home) as (url, process), watched(process) as most:
         for clients in (1, CLIENTS, MANY):
             lines += _ways(url, clients, seconds)
         for name, path in PATHS.items():
             found = ask("pool", CLIENTS, seconds, [url + path])
             lines.append(_rate(f"{name}, {CLIENTS} clients", found))
         lines += _mixed("mixed questions", url, seconds)
-    with _server(home, {"K2_ANSWERS_MEMORY": "0"}) as (url, _):
+    with server(home, {"K2_ANSWERS_MEMORY": "0"}) as (url, _):
         lines += _mixed("mixed, no answers kept", url, seconds)
     aim = Aim("figure", most=_MEMORY_AIM)
     lines.append(Line("memory of the server at most", most[0] / 2**20, unit="MiB", aims=(aim,)))
@@ -105,7 +105,7 @@ def _mixed(what: str, url: str, seconds: float) -> list[Line]:
 
 
 @contextmanager
-def _server(home: Path, environment: Mapping[str, str] | None = None) -> Iterator[tuple[str, int]]:
+def server(home: Path, environment: Mapping[str, str] | None = None) -> Iterator[tuple[str, int]]:
     """A server that is ready: its URL and its process."""
     port = free_port("127.0.0.1", 8642)
     url = f"http://127.0.0.1:{port}"
@@ -115,7 +115,7 @@ def _server(home: Path, environment: Mapping[str, str] | None = None) -> Iterato
 
 
 @contextmanager
-def _watched(process: int) -> Iterator[list[int]]:
+def watched(process: int) -> Iterator[list[int]]:
     """The most bytes that a process and its children hold at once meanwhile, as the only item."""
     most, over = [0], threading.Event()
 

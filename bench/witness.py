@@ -51,6 +51,8 @@ class Witness:
     level: list[int] = field(default_factory=list)
     waiting: list[int] = field(default_factory=list)
     """Records that are shed and not in yet."""
+    is_at_work: bool = False
+    """Whether the writer that was looked at last has said its level by then."""
 
     def __post_init__(self) -> None:
         self._began = time.monotonic()
@@ -61,7 +63,8 @@ class Witness:
         """Take how things stand now; `writer` is the id of the writer's process."""
         snapshot, now = self.table.snapshot(), time.monotonic() - self._began
         told = levels(self.log, datetime.now(UTC))
-        level = max((w.level for w in told if w.writer.split("-")[-2] == str(writer)), default=0)
+        mine = [w.level for w in told if w.writer.split("-")[-2] == str(writer)]
+        self.is_at_work, level = bool(mine), max(mine, default=0)
         end, before = sum(self.log.end_offsets(TOPIC)), self._last
         if snapshot.sequence > before.sequence:
             files = [file.path for file in snapshot.files.since(before.sequence)]

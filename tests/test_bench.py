@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[1]
         "backlog",
         "codec",
         "direct",
+        "export",
         "freshness",
         "ingest",
         "join",

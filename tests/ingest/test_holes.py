@@ -14,10 +14,10 @@ import pytest
 
 from k2.ingest import audit, with_state
 from k2.ingest.holes import count_holes, excess, in_ledger, without
-from k2.ingest.loss import to_gaps
 from k2.ingest.sequence import Hole, Mark, State, Stream
 from k2.ingest.tracking import Sequences
 from k2.lake import definition
+from k2.lake.ledgers import to_rows
 from k2.log import Producer
 from k2.model import Exchange, latest
 from tests.ingest.numbered import BEGAN, writer_options
@@ -92,7 +92,7 @@ def test_a_hole_is_told_if_the_ledger_names_its_every_number(home: Home, seed: i
             if kind == "trades":
                 told[stream] |= set(range(first, last + 1))
             rows.append(entry(stream, kind, first, last))
-        paths.append(home.lake.table("gaps").write(to_gaps(rows), None).path)
+        paths.append(home.lake.table("gaps").write(to_rows("gaps", rows), None).path)
     holes: list[tuple[Stream, Hole]] = []
     for stream in streams:
         at = 1

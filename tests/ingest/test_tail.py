@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from k2.chaos.faults import Seam
@@ -11,8 +12,9 @@ from k2.chaos.ports import AWAY, FaultyRegistry
 from k2.errors import Unavailable
 from k2.feeds import open_feed
 from k2.ingest import Tail
-from k2.lake import Commit, Loss, ShedRange, TopicOffsets
+from k2.lake import Commit, Loss, Offsets, ShedRange, TopicOffsets
 from k2.log import Producer
+from k2.model import plain_schema
 from tests.journeys.home import SKEW, now, open_home
 
 
@@ -98,3 +100,56 @@ def test_a_writer_that_is_far_behind_is_told_at_once_and_nothing_is_held(tmp_pat
         assert tail.pin("trades").rows.num_rows == 0
         send()
         assert (tail.pin("trades").rows.num_rows, counted.pin("trades").rows.num_rows) == (500, 500)
+
+
+def by_place(tail: Tail) -> pa.Table:
+    rows = tail.pin("trades").rows
+    plain = rows.cast(plain_schema(rows.schema))
+    return plain.sort_by([(name, "ascending") for name in ("log_partition", "log_offset")])
+
+
+def test_a_long_line_is_read_by_who_follows_and_answered_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("k2.ingest.tail._READ_BYTES", 20_000)
+    with open_home(tmp_path) as home:
+        feed = open_feed("simulator:?rate=max&kinds=trades&symbols=9&chunk=500&seed=1", None, now)
+        producer = Producer(home.log, home.registry, 2)
+        topics: set[str] = set()
+
+        def send(count: int) -> None:
+            for _ in range(count):
+                (found,) = feed.read()
+                topics.update(s.topic for s in producer.send(exchange, "trades", found.table))
+
+        (exchange,) = feed.exchanges
+        send(8)
+        every = Tail(home.log, home.registry, home.lake, SKEW, 10**6)
+        tail = Tail(home.log, home.registry, home.lake, SKEW, 1_000, 6_000)
+        assert not tail.follow("trades"), "nobody knows yet"
+        with pytest.raises(Unavailable, match=r"of 4,000 trades .* not read yet"):
+            tail.pin("trades")
+        assert tail.follow("trades")
+        with pytest.raises(Unavailable, match="not read yet"):
+            tail.pin("trades")
+        while tail.follow("trades"):
+            pass
+        assert by_place(tail).equals(by_place(every))
+        assert not [*home.lake.folder.glob("k2-waiting-*")], "a file goes with its rows"
+        (topic,) = topics
+        start: Offsets = {}
+        for committed in (0, 700, 1_300):
+            end = {topic: TopicOffsets(home.log.identity(topic), {0: committed, 1: 10})}
+            home.lake.table("trades").commit(Commit((), start, end))
+            start = end
+            send(1)
+            assert by_place(tail).equals(by_place(every)), committed
+        send(6)
+        with pytest.raises(Unavailable, match=r"wait .* 6,000 of them at most"):
+            tail.pin("trades")
+        assert not tail.follow("trades"), "too much is not read on"
+        end = {topic: TopicOffsets(home.log.identity(topic), {0: 2_000, 1: 2_000})}
+        home.lake.table("trades").commit(Commit((), start, end))
+        while tail.follow("trades"):
+            pass
+        assert by_place(tail).equals(by_place(every))

@@ -84,7 +84,7 @@ def test_a_split_changes_what_is_before_it(market: Acting, reader: Reader) -> No
     assert closes(reader, "A", adjusted="splits") == ["3.36666667", "4.03333333", "4.1", "5.1"]
     assert made.table["volume"].to_pylist() == [18, 18, 6, 6]
     assert made.table["trade_count"].equals(plain["trade_count"])
-    assert "adjusted by 1 splits" in str(made.meta["notes"])
+    assert "adjusted by 1 split" in str(made.meta["notes"])
     # Minutes of the same days, by their exchange date.
     minutes = reader.bars(Selection(("A",)), "1m", adjusted="splits").table
     assert minutes["close"].to_pylist()[:5] == [
@@ -183,7 +183,7 @@ def test_what_cannot_be_heeded_is_told(market: Acting, reader: Reader) -> None:
         "it is in USD, trades are in AUD",
         "10.00000000 is no less than the close before it",
         "no amount is known",
-        "1 corporate actions were left out: another source",
+        "left out: 1 corporate action that another source",
         "adjusted by 0 actions",
     ):
         assert part in told, part

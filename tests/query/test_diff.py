@@ -205,10 +205,10 @@ def test_nothing_there_is_told(reader: Reader) -> None:
 
 def test_two_closes_are_a_day_apart(market: Market, reader: Reader) -> None:
     now = datetime.now(UTC)
-    market.append(random_trades(1, 30, start=now - timedelta(hours=3)))
+    market.append(random_trades(1, 30, start=now))
     market.commit()
     names = tag_closes(market.lake, now + timedelta(days=2))
     assert names
-    market.append(random_trades(2, 10, start=now - timedelta(hours=3)))
+    market.append(random_trades(2, 10, start=now))
     market.commit()
     assert sum(row["rows"] for row in found(reader, names[-1])) == 10

@@ -1,6 +1,7 @@
 """Every fast way gives what a plain scan in Python gives: with all of them, and with each left out.
 
-The ways: the index of files, roll-ups (and their minutes in memory), hot rows, decoded copies.
+The ways: the index of files, roll-ups (and their minutes in memory), hot rows, decoded copies,
+answers that are kept.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,8 +23,9 @@ from k2.query.bars import BarsWanted, make_bars
 from k2.query.duckdb import DuckDB
 from k2.query.hot import Hot
 from k2.query.interval import parse_interval
-from k2.query.port import Pin
+from k2.query.port import Engine, Pin
 from k2.query.records import Wanted, fetch_records
+from k2.query.remembered import Remembered
 from k2.query.selection import Selection, parse_conditions
 from k2.query.view import View
 from tests.query import reference
@@ -33,7 +35,7 @@ from tests.query.test_rollup import rolled
 from tests.query.test_slices import copied
 
 BEGIN = datetime(2024, 3, 4, 22, tzinfo=UTC)
-WAYS = ("index", "rollups", "hot", "copies")
+WAYS = ("index", "rollups", "copies")
 
 
 @pytest.fixture(autouse=True)
@@ -69,22 +71,29 @@ class Blind:
         return tuple(replace(file, min_symbol=None, max_symbol=None, **wide) for file in found)
 
 
-def ways(engine: DuckDB, folder: Path, view: View) -> dict[str, View]:
-    """The view with every fast way, with each of them left out, and with none."""
+def ways(engine: DuckDB, folder: Path, view: View) -> dict[str, tuple[Engine, View]]:
+    """Engine and view with every fast way, with each of them left out, and with none."""
     every = copied(folder, rolled(engine, folder, view))
     assert isinstance(view.index, Files)
     without: dict[str, dict[str, Any]] = {
         "index": {"index": Blind(view.index)},
         "rollups": {"rollups": None},
-        "hot": {"hot": None},
         "copies": {"copies": None},
     }
     none = {name: value for way in without.values() for name, value in way.items()}
+
+    def keeping_answers() -> Engine:
+        return Remembered(engine, 1 << 26)
+
+    def hot() -> View:
+        return replace(every, hot=Hot(10**6))
+
     return {
-        "all": replace(every, hot=Hot(10**6)),
-        **{way: replace(every, hot=Hot(10**6), **without[way]) for way in WAYS if way != "hot"},
-        "hot": every,
-        "none": replace(every, **none),
+        "all": (keeping_answers(), hot()),
+        **{way: (keeping_answers(), replace(hot(), **without[way])) for way in WAYS},
+        "hot": (keeping_answers(), every),
+        "answers": (engine, hot()),
+        "none": (engine, replace(every, **none)),
     }
 
 
@@ -153,17 +162,14 @@ def test_every_way_tells_what_a_plain_scan_tells(
             rows = [row for part in commits[:pin] for row in part]
         expected = known(rows, selection, dear)
         bars = reference.bars(expected, INTERVALS[interval], all_trades=all_trades)
-        for way, of in ways(engine, Path(folder), view).items():
-            for wanted, cut in _asked(number, expected):
-                found, _ = fetch_records(engine, of, selection, wanted)
-                assert _places(found) == cut, (way, wanted)
-                # Once more: what is hot by now is told from memory.
-                found, _ = fetch_records(engine, of, selection, wanted)
-                assert _places(found) == cut, (way, wanted)
-            made = make_bars(
-                engine, of, selection, BarsWanted(parse_interval(interval), all_trades=all_trades)
-            )
-            assert made.to_pylist() == bars, way
+        every = BarsWanted(parse_interval(interval), all_trades=all_trades)
+        for way, (asked_of, of) in ways(engine, Path(folder), view).items():
+            # Once more: what is hot or kept by now is told from memory.
+            for _ in range(2):
+                for wanted, cut in _asked(number, expected):
+                    found, _ = fetch_records(asked_of, of, selection, wanted)
+                    assert _places(found) == cut, (way, wanted)
+                assert make_bars(asked_of, of, selection, every).to_pylist() == bars, way
 
 
 def _asked(number: int, rows: Sequence[Row]) -> list[tuple[Wanted, list[tuple[Any, ...]]]]:

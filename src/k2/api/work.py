@@ -39,7 +39,7 @@ class Limits:
     threads: int = 4
     light_rows: int = 1_000_000
     heavy_threads: int = 2
-    waiting: int = 64
+    waiting: int = 128
     body_bytes: int = 1_000_000
     streams: int = 64
     stall_seconds: float = 30.0

@@ -7,6 +7,7 @@ each bucket of symbols.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -22,7 +23,7 @@ from k2.lake.files import WrittenFile, delete
 from k2.lake.index import DataFileRef, FileIndex
 from k2.lake.sort import Bucket, Indices, bucket, gather, sort_indices
 from k2.lake.tables import Definition
-from k2.model import Exchange, plain_type
+from k2.model import Exchange
 
 if TYPE_CHECKING:
     from k2.lake.table import LakeTable
@@ -40,6 +41,8 @@ ROWS_AT_ONCE: Final = 4 << 20
 """Rows that one job reads at most: they are in memory together, at some 200 bytes each."""
 BYTES_AT_ONCE: Final = 256 << 20
 """Bytes, as they are on disk, that one job reads at most."""
+_AT_ONCE: Final = 2
+"""Files that are written at once."""
 OVER_AFTER: Final = timedelta(hours=1)
 """After its last exchange's midnight, a day is left so long for records that come late."""
 
@@ -183,9 +186,7 @@ def compact(table: "LakeTable", job: Job, on_step: Step = lambda step: None) -> 
     is not what the table says of it, and as `LakeTable.replace` does.
     """
     on_step("read")
-    rows = pa.concat_tables([read_file(table.definition, file) for file in job.files])
-    # Once, not again for each new file.
-    rows = rows.unify_dictionaries().combine_chunks()
+    rows = _joined([read_file(table.definition, file) for file in job.files])
     if rows.num_rows != job.rows:
         raise Broken(
             "files hold other numbers of rows than the table says of them",
@@ -195,12 +196,20 @@ def compact(table: "LakeTable", job: Job, on_step: Step = lambda step: None) -> 
             hint="`k2 audit` names what is wrong; nothing was changed",
         )
     files: list[WrittenFile] = []
+
+    def write(number: Bucket | None, indices: Indices) -> None:
+        part = gather(rows, indices)
+        file = table.write(part, job.day, bucket=number)
+        files.append(file)
+        check_file(table.definition, file, part)
+
     on_step("write")
     try:
-        for number, indices in parted(table.definition, rows, job.settles, job.bucket):
-            part = gather(rows, indices)
-            files.append(table.write(part, job.day, bucket=number))
-            check_file(table.definition, files[-1], part)
+        # One is checked while another is written.
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            parts = parted(table.definition, rows, job.settles, job.bucket)
+            for written in [threads.submit(write, *part) for part in parts]:
+                written.result()
         on_step("commit")
         done = table.replace([file.path for file in job.files], files)
     except Conflict:
@@ -211,6 +220,20 @@ def compact(table: "LakeTable", job: Job, on_step: Step = lambda step: None) -> 
         raise
     on_step("answer")
     return Compacted(job, len(files), sum(file.bytes for file in files), done.sequence)
+
+
+def _joined(tables: list[pa.Table]) -> pa.Table:
+    """All of the rows, in one piece: a column after the other, so that none but that one is there
+    twice. The tables are let go of.
+    """
+    schema, columns = tables[0].schema, []
+    for name in schema.names:
+        column = pa.concat_tables([table.select([name]) for table in tables])
+        tables[:] = [table.drop_columns(name) for table in tables]
+        # Once, not again for each new file.
+        columns.append(column.unify_dictionaries().combine_chunks()[name])
+        del column
+    return pa.table(columns, schema=schema)
 
 
 def read_file(definition: Definition, file: DataFileRef) -> pa.Table:
@@ -278,7 +301,7 @@ def check_file(definition: Definition, file: WrittenFile, wanted: pa.Table) -> N
     ref = DataFileRef(file.path, 0, file.rows, file.bytes, True, False, *[None] * 5)
     found = read_file(definition, ref)
     for name in definition.names:
-        if not _plain(found[name]).equals(_plain(wanted[name])):
+        if not _are_alike(found[name], wanted[name]):
             raise Broken(
                 f"a new file does not hold in {name} what was written to it",
                 place=file.path,
@@ -286,6 +309,10 @@ def check_file(definition: Definition, file: WrittenFile, wanted: pa.Table) -> N
             )
 
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Without a dictionary, whose order is no part of the values."""
-    return column.cast(plain_type(column.type))
+def _are_alike(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
+    """Whether the values are the same: the order of a dictionary is no part of them."""
+    if not pa.types.is_dictionary(one.type):
+        return bool(one.equals(other))
+    both = pa.chunked_array([*one.chunks, *other.chunks], one.type).unify_dictionaries()
+    codes = pa.chunked_array([chunk.indices for chunk in both.chunks], one.type.index_type)
+    return bool(codes.slice(0, len(one)).equals(codes.slice(len(one))))

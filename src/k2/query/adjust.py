@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 
 from k2.errors import BadInput, NotFound
 from k2.model import Exchange
+from k2.query.answer import counted
 from k2.query.asking import Asking
 from k2.query.bars import BarsWanted, make_bars
 from k2.query.interval import Interval, parse_interval
@@ -74,7 +75,7 @@ def adjusted(
     number = np.zeros(bars.num_rows, np.int64)
     prices, quantities = [Fraction(1)], [Fraction(1)]
     days = _days_of(bars, interval, trades.exchanges)
-    counted = 0
+    found = 0
     for pair in pairs:
         symbol, exchange = pair["symbol"], pair["exchange"]
         today = _day_at(now, trades.exchanges[exchange])
@@ -86,14 +87,14 @@ def adjusted(
         actions = sorted((a for a in actions if a.day <= today), key=lambda a: a.day)
         if not actions:
             continue
-        counted += len(actions)
+        found += len(actions)
         mine = np.flatnonzero(_is(bars, symbol, exchange))
         met = np.searchsorted([a.day for a in actions], days[mine], side="right")
         number[mine] = len(prices) + met
         for first in range(len(actions) + 1):
             prices.append(_product(a.price for a in actions[first:]))
             quantities.append(_product(a.quantity for a in actions[first:]))
-    notes.append(f"adjusted by {counted} {'split' if by == 'splits' else 'action'}s")
+    notes.append(f"adjusted by {counted(found, 'splits' if by == 'splits' else 'actions')}")
     made = bars
     for name, factors in [*((name, prices) for name in _PRICES), ("volume", quantities)]:
         at = made.column_names.index(name)
@@ -238,8 +239,8 @@ def _of_one_source(rows: list[dict[str, Any]], day: str, notes: list[str]) -> li
     kept = [row for row in rows if (row["source"] or "") == first[row[day]]]
     if len(kept) < len(rows):
         notes.append(
-            f"{len(rows) - len(kept)} corporate actions were left out: another source tells of the "
-            "same day"
+            f"left out: {counted(len(rows) - len(kept), 'corporate actions')} that another source "
+            "tells of the same day"
         )
     return sorted(kept, key=lambda row: row[day])
 

@@ -79,3 +79,8 @@ def _snapshot(view: View) -> dict[str, object]:
     known = commit == view.sequence and view.snapshot_id is not None
     # As text: JavaScript's numbers end at 2^53.
     return {"commit": commit, "snapshot_id": str(view.snapshot_id) if known else None}
+
+
+def counted(count: int, things: str) -> str:
+    """So many of what a plural with an s names, in words."""
+    return f"1 {things.removesuffix('s')}" if count == 1 else f"{count:,} {things}"

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from k2.errors import BadInput
 from k2.lake import definition
+from k2.query.answer import counted
 from k2.query.asof import KNOWN_BY_THEN, Rule
 from k2.query.beside import KEY_COLUMNS, PAIR, askers, find_beside
 from k2.query.page import Page
@@ -172,8 +173,3 @@ def notes_of(wanted: JoinWanted, joined: Joined) -> list[str]:
             f"none of {wanted.right}{age} stood beside {counted(joined.missing, wanted.left)}"
         )
     return notes
-
-
-def counted(count: int, kind: str) -> str:
-    """So many records of a kind, in words."""
-    return f"1 {kind.removesuffix('s')}" if count == 1 else f"{count:,} {kind}"

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pyarrow as pa
 
 from k2.errors import NotFound
-from k2.query.answer import Answer, told
+from k2.query.answer import Answer, counted, told
 from k2.query.asking import PRICE_NOTE, Asking
 from k2.query.asof import Rule
 from k2.query.gaps import told_gaps
-from k2.query.join import JoinWanted, before, counted, fetch_join, notes_of
+from k2.query.join import JoinWanted, before, fetch_join, notes_of
 from k2.query.markouts import MarkoutsWanted, make_markouts
 from k2.query.middles import Market, Measuring
 from k2.query.page import NO_COMMIT, Page, from_token, to_token

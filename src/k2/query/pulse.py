@@ -56,6 +56,9 @@ class Pulse:
                 release_memory()
                 released = time.monotonic()
             try:
+                for kind in _KINDS:
+                    while self._state.tail.follow(kind) and not self._stopped.is_set():
+                        pass
                 self._sample(sum(held(view) for view in self._views()))
             except K2Error:
                 # The next query meets the same error and tells whoever asked.

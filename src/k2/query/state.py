@@ -33,7 +33,10 @@ _MANY: Final = ("trades", "quotes")
 """The kinds of which there are many records, so that they are kept at hand."""
 
 _TAIL_ROWS: Final = 2_000_000
-"""Rows that may wait for their commit before a reader says that the writer is down."""
+"""Rows that may wait for their commit before a reader says that the writer is down; of one that
+follows, those in memory, at some 250 bytes each."""
+_LONG_TAIL_ROWS: Final = 32_000_000
+"""Those that may wait for the commit of a reader that follows, in files for the most part."""
 
 
 class State:
@@ -68,7 +71,7 @@ class State:
             )
             self.lake: Lake = stack.enter_context(closing(open_lake(lake or home / "lake")))
             self._retirements = Retirements(self.lake)
-            self.tail = Tail(self.log, self._registry, self.lake, skew, _TAIL_ROWS)
+            self.tail = Tail(self.log, self._registry, self.lake, skew, _TAIL_ROWS, _LONG_TAIL_ROWS)
             self._stack = stack.pop_all()
 
     def view(
