@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from k2.lake import DataFileRef
-from k2.model import plain_schema, plain_type
+from k2.model import micros, plain_schema, plain_type
 from k2.query.port import Source
 from k2.query.predicate import edges_of
 from k2.query.rows import in_order, positions
@@ -163,7 +164,8 @@ def newest(
     needed = list(dict.fromkeys((*names, *view.order)))
     found = _last(rows.table.select(needed), _selected(rows.table, view, selection, edges), limit)
     if view.tail is not None:
-        new = _last(view.tail, _selected(view.tail, view, selection, edges, of_all=True), None)
+        chosen = _selected(view.tail, view, selection, edges, of_all=True)
+        new = _last(view.tail, _latest(view.tail[view.time], chosen, limit), None)
         if new.num_rows:
             found = in_order(pa.concat_tables([found, _shaped(view, new, needed)]), view.order)
             found = found.slice(max(0, found.num_rows - limit))
@@ -193,6 +195,18 @@ def _selected(
             chosen = pc.indices_nonzero(within)
             found = chosen if found is None else found.take(chosen)
     return found
+
+
+def _latest(times: pa.ChunkedArray, numbers: pa.Array | None, limit: int) -> pa.Array | None:
+    """Of the rows of these numbers (None: all), the `limit` latest, and all of one time with the
+    first of these: a tail may be long, and stands in the order of the log.
+    """
+    when = micros(times if numbers is None else times.take(numbers))
+    if len(when) <= limit:
+        return numbers
+    least = np.partition(when, len(when) - limit)[len(when) - limit]
+    latest = pa.array(np.flatnonzero(when >= least))
+    return latest if numbers is None else numbers.take(latest)
 
 
 def _last(rows: pa.Table, numbers: pa.Array | None, limit: int | None) -> pa.Table:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from k2.query.hot import Hot
     from k2.query.rollup import Rollups
 
+_LONG_TAIL: Final = 2_000_000
+"""Rows of a tail beyond which none is copied whole."""
+
 STANDING: Final = pa.schema(
     [
         ("symbol", pa.string()),
@@ -184,12 +187,18 @@ class View:
         later = {file.path for file in self.index.since(self.beyond.sequence)}
         return tuple(file for file in found if file.path in later)
 
+    @property
+    def has_long_tail(self) -> bool:
+        """Whether its tail is larger than memory is for."""
+        return self.tail is not None and self.tail.num_rows > _LONG_TAIL
+
     def of_symbols(self, symbols: Sequence[str]) -> "View":
         """The view with no row in its tail that is of another symbol; of all, where none is named.
 
-        Files are chosen by their symbols (`select`), and the tail stands beside all of them.
+        Files are chosen by their symbols (`select`), and the tail stands beside all of them. A long
+        one stays: rows of it are copied when more is known of those that are asked for.
         """
-        if not symbols or self.tail is None:
+        if not symbols or self.tail is None or self.has_long_tail:
             return self
         mine = positions(self.tail["symbol"], symbols)
         if len(mine) == self.tail.num_rows:
