@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from k2.model import micros
 from k2.query.port import Pin, Source
-from k2.query.rows import positions
+from k2.query.rows import positions, taken
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,11 @@ def tail_within(source: Source, time: str, span: Span) -> pa.Table | None:
     mine: pa.Array | None = None
     for name, wanted in (("symbol", span.symbols), ("exchange", span.exchanges)):
         if wanted:
-            column = tail[name] if mine is None else tail[name].take(mine)
-            found = positions(column, wanted)
+            rows = tail.select([name]) if mine is None else taken(tail.select([name]), mine)
+            found = positions(rows[name], wanted)
             mine = found if mine is None else mine.take(found)
-    when = micros(tail[time] if mine is None else tail[time].take(mine))
+    rows = tail.select([time]) if mine is None else taken(tail.select([time]), mine)
+    when = micros(rows[time])
     within = np.ones(len(when), np.bool_)
     if span.start is not None:
         within &= when >= span.start
@@ -42,7 +43,7 @@ def tail_within(source: Source, time: str, span: Span) -> pa.Table | None:
     if not within.any():
         return None
     if mine is not None:
-        tail = tail.take(mine.filter(pa.array(within)))
+        tail = taken(tail, mine.filter(pa.array(within)))
     elif not within.all():
         tail = tail.filter(pa.array(within))
     if source.pin is not None:

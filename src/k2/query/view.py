@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from k2.lake import DataFileRef
 from k2.model import PRICE_TYPE, TIMESTAMP_TYPE, Exchange, kinds, latest
 from k2.query.port import LogRange, PartialFile, Pin, Source, Standing
-from k2.query.rows import positions
+from k2.query.rows import positions, taken
 from k2.query.zones import EARLIEST, LATEST, from_us, to_us
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ class View:
         mine = positions(self.tail["symbol"], symbols)
         if len(mine) == self.tail.num_rows:
             return self
-        return replace(self, tail=self.tail.take(mine) if len(mine) else None)
+        return replace(self, tail=taken(self.tail, mine) if len(mine) else None)
 
     def source(
         self,
