@@ -22,7 +22,7 @@ from servers.install import place
 
 from bench.home import folder, k2
 from bench.kafka import stores
-from bench.report import Parts, Timing, audited, console, peak_memory, show, timed
+from bench.report import Parts, Timing, audited, console, own_memory, show, timed
 from k2.cli.machine import free_port, wait_until_ready
 from k2.feeds import EndOfFeed, open_feed
 from k2.ingest import levels
@@ -114,7 +114,7 @@ class _Backlog:
             feed = f"simulator:?rate={self._rate}&kinds=trades&exchange=live"
             wait_until_ready(url, threading.Event().wait)
             self._parts.end("a server starts, and has read the log")
-            self._long = self._timings(url)
+            self._long = self._timings(url, server.pid)
             with self._k2("feed", feed):
                 self._ask(log, url)  # nobody writes yet
                 self._parts.end("it is asked")
@@ -126,16 +126,20 @@ class _Backlog:
             # The feed has ended; a writer takes what it left, and the answer is everything.
             self._caught_up()
             self._ask(log, url)
-            self._short = self._timings(url)
+            self._short = self._timings(url, server.pid)
             self._parts.end("what the feed had left")
             shed = self._shed(lake)
         audit = audited(self._home, self._settings)
         self._parts.end("audit")
         self._tell(records, came, shed, audit)
 
-    def _timings(self, url: str) -> dict[str, Timing]:
+    def _timings(self, url: str, server: int) -> dict[str, Timing]:
         """Of each question, how long it takes."""
-        return {name: timed(partial(_got, url + path)) for name, path in _ASKED.items()}
+        found = {}
+        for name, path in _ASKED.items():
+            found[name] = timed(partial(_got, url + path))
+            self._most["server"] = max(self._most.get("server", 0), own_memory(server))
+        return found
 
     def _k2(self, *words: str) -> AbstractContextManager["subprocess.Popen[bytes]"]:
         return k2(self._home, *words, environment=self._settings)
@@ -199,7 +203,7 @@ class _Backlog:
                 self._changes |= dict.fromkeys(f"{c['after']}: {c['reason']}" for c in each.history)
             for name, process in processes.items():
                 assert process.poll() is None, f"the {name} has ended"
-                self._most[name] = max(self._most.get(name, 0), peak_memory(process.pid))
+                self._most[name] = max(self._most.get(name, 0), own_memory(process.pid))
             time.sleep(_LOOK_SECONDS)
 
     @contextmanager
@@ -261,7 +265,10 @@ class _Backlog:
             ["records/s of the writer, from its first commit on", f"{came.rate:,.0f}"],
             ["levels of overload besides NORMAL", "; ".join(self._changes) or "none"],
             ["entries of the shed ledger", shed],
-            *([f"{name}: most memory, MiB", most / 2**20] for name, most in self._most.items()),
+            *(
+                [f"{name}: most memory of its own, MiB", most / 2**20]
+                for name, most in self._most.items()
+            ),
             ["answers of the reader, exact", asked.exact],
             ["answers that were not", "; ".join(asked.wrong) or "none"],
             ["questions refused, the writer being far behind", asked.refused],

@@ -82,13 +82,13 @@ class Parts:
         return iter(self._seconds.items())
 
 
-def peak_memory(pid: int) -> int:
-    """Bytes that a process has had in memory at most; 0 once it has ended."""
+def own_memory(pid: int) -> int:
+    """Bytes that a process has in memory now, without files that it maps; 0 once it has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")), 0)
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon:")), 0)
 
 
 def audited(home: Path, environment: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ import pytest
 from k2.chaos import play
 from k2.errors import Broken, Unavailable
 from k2.feeds.run import _Run
-from k2.ingest import follow, known, tail
+from k2.ingest import follow, known, waiting
 from k2.ingest.decide import Decider
 from k2.ingest.follow import Follower
 from k2.ingest.marks import Marks
@@ -141,7 +141,7 @@ def shed_ranges_are_not_kept(patch: Patch) -> None:
 
 
 def tail_keeps_what_is_committed(patch: Patch) -> None:
-    patch.setattr(tail, "past", lambda rows, snapshot: rows)
+    patch.setattr(waiting, "past", lambda rows, snapshot: rows)
 
 
 def tail_leaves_out_what_waits(patch: Patch) -> None:

@@ -48,6 +48,7 @@ class Machine:
             "feed": ["feed", self.feed],
             "writer": ["ingest"],
             "server": ["serve", "--port", str(self.port)],
+            "maintenance": ["maintain", "--follow"],
         }
         self.running[part] = subprocess.Popen(
             [sys.executable, "-m", "k2", "--home", str(self.home), *words[part]],

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import pyarrow as pa
 import pytest
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from k2.lake import DataFileRef
 from k2.query import copies as keeping
 from k2.query import rollup as rolling
+from k2.query import view as looking
 from k2.query.bars import BarsWanted, make_bars
 from k2.query.duckdb import DuckDB
 from k2.query.hot import Hot
@@ -131,6 +133,7 @@ PLACE = ("log_topic", "log_partition", "log_offset", "price")
     interval=st.sampled_from(sorted(INTERVALS)),
     all_trades=st.booleans(),
     pin=st.none() | st.integers(1, 3),
+    is_long=st.booleans(),
 )
 def test_every_way_tells_what_a_plain_scan_tells(
     engine: DuckDB,
@@ -147,6 +150,7 @@ def test_every_way_tells_what_a_plain_scan_tells(
     interval: str,
     all_trades: bool,
     pin: int | None,
+    is_long: bool,
 ) -> None:
     rows = random_trades(seed, count, exchanges=names, ties=ties, start=BEGIN)
     *commits, tail = split(rows, cuts)
@@ -163,13 +167,14 @@ def test_every_way_tells_what_a_plain_scan_tells(
         expected = known(rows, selection, dear)
         bars = reference.bars(expected, INTERVALS[interval], all_trades=all_trades)
         every = BarsWanted(parse_interval(interval), all_trades=all_trades)
-        for way, (asked_of, of) in ways(engine, Path(folder), view).items():
-            # Once more: what is hot or kept by now is told from memory.
-            for _ in range(2):
-                for wanted, cut in _asked(number, expected):
-                    found, _ = fetch_records(asked_of, of, selection, wanted)
-                    assert _places(found) == cut, (way, wanted)
-                assert make_bars(asked_of, of, selection, every).to_pylist() == bars, way
+        with patch.object(looking, "_LONG_TAIL", 3 if is_long else 10**6):
+            for way, (asked_of, of) in ways(engine, Path(folder), view).items():
+                # Once more: what is hot or kept by now is told from memory.
+                for _ in range(2):
+                    for wanted, cut in _asked(number, expected):
+                        found, _ = fetch_records(asked_of, of, selection, wanted)
+                        assert _places(found) == cut, (way, wanted)
+                    assert make_bars(asked_of, of, selection, every).to_pylist() == bars, way
 
 
 def _asked(number: int, rows: Sequence[Row]) -> list[tuple[Wanted, list[tuple[Any, ...]]]]:

@@ -70,6 +70,23 @@ def test_slow_is_late_and_keeps_the_order(venue: OpenVenue) -> None:
     assert max(delays) >= 400
 
 
+def test_what_is_late_is_not_for_who_has_come_since(venue: OpenVenue) -> None:
+    at = venue("coinbase", script("slow", seconds=2, milliseconds=900))
+    asked = {"type": "subscribe", "channel": "level2", "product_ids": ["BTC-USD"]}
+
+    def is_book(frame: Any) -> bool:
+        return bool(frame["channel"] == "l2_data")
+
+    with following(at.ws) as early, following(at.ws) as late:
+        early.send(**asked)
+        early.some(is_book, 5)
+        time.sleep(0.4)
+        late.send(**asked)
+        snapshot, *changes = late.some(is_book, 4)
+    assert snapshot["events"][0]["type"] == "snapshot"
+    assert all(change["timestamp"] > snapshot["timestamp"] for change in changes)
+
+
 def test_duplicate(venue: OpenVenue) -> None:
     at = venue("binance", script("duplicate", count=2))
     with following(at.ws + TRADES) as client:

@@ -37,8 +37,8 @@ class Pinned:
 
 
 class Tail:
-    """Follows the log for readers. Any thread may pin; what is decided once is kept: `limit` rows
-    of it in memory, others in mapped files.
+    """Follows the log for readers. Any thread may pin; what is decided once is kept: half of
+    `limit` rows in memory, others in mapped files.
 
     Raises `Unavailable` once more than `limit` rows wait to be committed, or messages that are yet
     to be decided: the writer is down or far behind, and an answer without them would be wrong; none

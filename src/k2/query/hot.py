@@ -13,15 +13,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from k2.lake import DataFileRef
-from k2.model import plain_schema, plain_type
+from k2.model import micros, plain_schema, plain_type
 from k2.query.port import Source
 from k2.query.predicate import edges_of
-from k2.query.rows import in_order, positions
+from k2.query.rows import in_order, positions, taken
 from k2.query.selection import Selection
 from k2.query.view import View, defaults_of
 from k2.query.zones import to_us
@@ -163,7 +164,8 @@ def newest(
     needed = list(dict.fromkeys((*names, *view.order)))
     found = _last(rows.table.select(needed), _selected(rows.table, view, selection, edges), limit)
     if view.tail is not None:
-        new = _last(view.tail, _selected(view.tail, view, selection, edges, of_all=True), None)
+        chosen = _selected(view.tail, view, selection, edges, of_all=True)
+        new = _last(view.tail, _latest(view.tail.select([view.time]), chosen, limit), None)
         if new.num_rows:
             found = in_order(pa.concat_tables([found, _shaped(view, new, needed)]), view.order)
             found = found.slice(max(0, found.num_rows - limit))
@@ -183,22 +185,36 @@ def _selected(
     if of_all and selection.symbols:
         found = positions(rows["symbol"], selection.symbols)
     if selection.exchanges:
-        here = rows["exchange"] if found is None else rows["exchange"].take(found)
-        chosen = positions(here, selection.exchanges)
+        here = rows.select(["exchange"])
+        here = here if found is None else taken(here, found)
+        chosen = positions(here["exchange"], selection.exchanges)
         found = chosen if found is None else found.take(chosen)
     for edge, inside in zip(edges, (pc.greater_equal, pc.less), strict=True):
         for instant in edge[:1]:
-            times = rows[view.time] if found is None else rows[view.time].take(found)
-            within = inside(times, pa.scalar(instant, pa.timestamp("us", "UTC")))
+            times = rows.select([view.time])
+            times = times if found is None else taken(times, found)
+            within = inside(times[view.time], pa.scalar(instant, pa.timestamp("us", "UTC")))
             chosen = pc.indices_nonzero(within)
             found = chosen if found is None else found.take(chosen)
     return found
 
 
+def _latest(times: pa.Table, numbers: pa.Array | None, limit: int) -> pa.Array | None:
+    """Of the rows of these numbers (None: all), the `limit` latest, and all of one time with the
+    first of these: a tail may be long, and stands in the order of the log.
+    """
+    when = micros((times if numbers is None else taken(times, numbers)).column(0))
+    if len(when) <= limit:
+        return numbers
+    least = np.partition(when, len(when) - limit)[len(when) - limit]
+    latest = pa.array(np.flatnonzero(when >= least))
+    return latest if numbers is None else numbers.take(latest)
+
+
 def _last(rows: pa.Table, numbers: pa.Array | None, limit: int | None) -> pa.Table:
     if numbers is None:
         return rows if limit is None else rows.slice(max(0, rows.num_rows - limit))
-    return rows.take(numbers if limit is None else numbers[max(0, len(numbers) - limit) :])
+    return taken(rows, numbers if limit is None else numbers[max(0, len(numbers) - limit) :])
 
 
 def source_of(view: View, rows: Rows) -> Source:

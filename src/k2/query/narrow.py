@@ -1,6 +1,5 @@
 """The rows of a tail that a question asks for, without the engine: mostly there are none."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +8,7 @@ import pyarrow.compute as pc
 
 from k2.model import micros
 from k2.query.port import Pin, Source
+from k2.query.rows import positions, taken
 
 
 @dataclass(frozen=True)
@@ -26,28 +26,29 @@ def tail_within(source: Source, time: str, span: Span) -> pa.Table | None:
     tail = source.tail
     if tail is None or not tail.num_rows:
         return None
-    when = micros(tail[time])
-    mine = np.ones(len(when), np.bool_)
-    if span.start is not None:
-        mine &= when >= span.start
-    if span.end is not None:
-        mine &= when < span.end
-    if not mine.any():
-        return None
-    if not mine.all():
-        tail = tail.filter(pa.array(mine))
+    # A tail may be long: no row is copied before it is known to be one of them.
+    mine: pa.Array | None = None
     for name, wanted in (("symbol", span.symbols), ("exchange", span.exchanges)):
         if wanted:
-            tail = tail.filter(_is_among(tail[name], wanted))
-            if not tail.num_rows:
-                return None
+            rows = tail.select([name]) if mine is None else taken(tail.select([name]), mine)
+            found = positions(rows[name], wanted)
+            mine = found if mine is None else mine.take(found)
+    rows = tail.select([time]) if mine is None else taken(tail.select([time]), mine)
+    when = micros(rows[time])
+    within = np.ones(len(when), np.bool_)
+    if span.start is not None:
+        within &= when >= span.start
+    if span.end is not None:
+        within &= when < span.end
+    if not within.any():
+        return None
+    if mine is not None:
+        tail = taken(tail, mine.filter(pa.array(within)))
+    elif not within.all():
+        tail = tail.filter(pa.array(within))
     if source.pin is not None:
         tail = tail.filter(_in_ranges(tail, source.pin))
     return tail if tail.num_rows else None
-
-
-def _is_among(column: pa.ChunkedArray, wanted: Iterable[str]) -> pa.ChunkedArray:
-    return pc.is_in(column.cast(pa.string()), value_set=pa.array(list(wanted), pa.string()))
 
 
 def _in_ranges(rows: pa.Table, pin: Pin) -> pa.Array:

@@ -138,6 +138,8 @@ class _Fetch:
         start = bounds(self.selection, view.exchanges).start
         timed = tuple(dict.fromkeys((*fields, view.time)))
         found = newest(view, kept, self.selection, timed, limit)
+        if found is None and view.has_long_tail:
+            return None
         if found is None:
             found = self._run((), timed, limit, backwards=True, source=source_of(view, kept))
         if not is_answer(found, view.time, limit, kept, start):

@@ -12,6 +12,19 @@ def in_order(table: pa.Table, names: Sequence[str]) -> pa.Table:
     return table.take(pc.sort_indices(table, sort_keys=[(name, "ascending") for name in names]))
 
 
+def taken(table: pa.Table, numbers: pa.Array) -> pa.Table:
+    """The rows of these numbers, which ascend. Chunk by chunk: Arrow would join the chunks of whole
+    columns first, and a tail may be long.
+    """
+    wanted, found, first = numbers.to_numpy(), [], 0
+    for batch in table.to_batches():
+        low, high = np.searchsorted(wanted, (first, first + batch.num_rows))
+        if low < high:
+            found.append(batch.take(pa.array(wanted[low:high] - first)))
+        first += batch.num_rows
+    return pa.Table.from_batches(found, table.schema)
+
+
 def positions(column: pa.ChunkedArray, values: Sequence[str]) -> pa.Array:
     """Numbers of the rows, ascending, that have one of these values in a column of text, which may
     be coded by dictionaries.

@@ -33,8 +33,8 @@ _MANY: Final = ("trades", "quotes")
 """The kinds of which there are many records, so that they are kept at hand."""
 
 _TAIL_ROWS: Final = 2_000_000
-"""Rows that may wait for their commit before a reader says that the writer is down; of one that
-follows, those in memory, at some 250 bytes each."""
+"""Rows that may wait for their commit before a reader says that the writer is down; one that
+follows keeps half of them in memory."""
 _LONG_TAIL_ROWS: Final = 32_000_000
 """Those that may wait for the commit of a reader that follows, in files for the most part."""
 

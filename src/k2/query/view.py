@@ -16,13 +16,16 @@ import pyarrow.compute as pc
 from k2.lake import DataFileRef
 from k2.model import PRICE_TYPE, TIMESTAMP_TYPE, Exchange, kinds, latest
 from k2.query.port import LogRange, PartialFile, Pin, Source, Standing
-from k2.query.rows import positions
+from k2.query.rows import positions, taken
 from k2.query.zones import EARLIEST, LATEST, from_us, to_us
 
 if TYPE_CHECKING:
     from k2.query.copies import Copies
     from k2.query.hot import Hot
     from k2.query.rollup import Rollups
+
+_LONG_TAIL: Final = 2_000_000
+"""Rows of a tail beyond which none is copied whole."""
 
 STANDING: Final = pa.schema(
     [
@@ -186,17 +189,23 @@ class View:
         later = {file.path for file in self.index.since(self.beyond.sequence)}
         return tuple(file for file in found if file.path in later)
 
+    @property
+    def has_long_tail(self) -> bool:
+        """Whether its tail is larger than memory is for."""
+        return self.tail is not None and self.tail.num_rows > _LONG_TAIL
+
     def of_symbols(self, symbols: Sequence[str]) -> "View":
         """The view with no row in its tail that is of another symbol; of all, where none is named.
 
-        Files are chosen by their symbols (`select`), and the tail stands beside all of them.
+        Files are chosen by their symbols (`select`), and the tail stands beside all of them. A long
+        one stays: rows of it are copied when more is known of those that are asked for.
         """
-        if not symbols or self.tail is None:
+        if not symbols or self.tail is None or self.has_long_tail:
             return self
         mine = positions(self.tail["symbol"], symbols)
         if len(mine) == self.tail.num_rows:
             return self
-        return replace(self, tail=self.tail.take(mine) if len(mine) else None)
+        return replace(self, tail=taken(self.tail, mine) if len(mine) else None)
 
     def source(
         self,

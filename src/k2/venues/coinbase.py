@@ -63,6 +63,9 @@ class Coinbase:
             bids, asks = self._levels.setdefault(event.symbol, [{}, {}])
             bids.update(book.bids.changes)
             asks.update(book.asks.changes)
+        else:
+            # What was gathered before a change that nobody hears of is old by the next one.
+            self._levels.pop(event.symbol, None)
 
     def hear_time(self, now: int, wanted: Collection[str]) -> Iterator[Message]:
         """Trades of the last 250 ms, and changes of books of the last 50."""

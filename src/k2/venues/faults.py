@@ -17,9 +17,12 @@ _PATIENCE = 1_000_000
 
 
 class Sent(NamedTuple):
-    """A message as it goes out: `whole`, `broken`, or `not` (made, numbered and never sent)."""
+    """A message as it goes out: `whole`, `broken`, or `not` (numbered and never sent). `made` is
+    when it was made, which may be long before.
+    """
 
     message: Message
+    made: int
     how: str = "whole"
 
 
@@ -108,7 +111,7 @@ class Faults:
     def shape(self, message: Message, now: int, *, lost: bool) -> list[Sent]:
         """What is sent now of a message that comes, and of those that waited for it."""
         self._messages += 1
-        sent = [Sent(message, "not" if lost or self.is_silent(now) else "whole")]
+        sent = [Sent(message, now, "not" if lost or self.is_silent(now) else "whole")]
         if sent[0].how == "whole":
             sent = self._changed(message, now)
         if now < self._ends.slow or self._late:
@@ -144,19 +147,19 @@ class Faults:
 
     def _changed(self, message: Message, now: int) -> list[Sent]:
         if self._take("skip", message):
-            return [Sent(message, "not")]
+            return [Sent(message, now, "not")]
         if self._take("malformed", message):
-            return [Sent(message, "broken")]
+            return [Sent(message, now, "broken")]
         if self._take("duplicate", message):
-            return [Sent(message), Sent(message)]
+            return [Sent(message, now), Sent(message, now)]
         if (fault := self._take("reorder", message)) is not None:
             self._waiting_since = self._waiting_since if self._waiting else now
-            self._waiting.append(Sent(message))
+            self._waiting.append(Sent(message, now))
             if fault.count > 1:
                 return []
             waited, self._waiting = self._waiting[::-1], []
             return waited
-        return [Sent(message)]
+        return [Sent(message, now)]
 
     def _take(self, name: str, message: Message | None) -> Fault | None:
         """The first fault of that name that takes the message; it takes one less from then on."""

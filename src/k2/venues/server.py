@@ -59,6 +59,8 @@ class _Client:
         self.connection = connection
         self.talk = talk
         self.opened = opened
+        self.since: dict[str, int] = {}
+        """When each stream was followed that was asked for later."""
         self.heard: list[int] = []
         self.is_leaving = False
         self.waiting: asyncio.Queue[str | bytes] = asyncio.Queue()
@@ -168,7 +170,10 @@ class Server:
         if sent.how == "broken":
             self._broken += 1
         for client in self._clients:
-            if sent.message.stream in client.talk.streams:
+            stream = sent.message.stream
+            # What is late for others is older than the snapshot of one who came since.
+            is_old = sent.made < client.since.get(stream, client.opened)
+            if stream in client.talk.streams and not is_old:
                 text = client.talk.say(sent.message)
                 if sent.how == "whole":
                     client.put(text)
@@ -295,7 +300,10 @@ class Server:
         if subscribes and self._parts.faults.takes("wrong_answer"):
             self._put(client, client.talk.refuse(text, told), now)
             return
-        self._put(client, client.talk.hear(text, told), now)
+        before = set(client.talk.streams)
+        answers = client.talk.hear(text, told)
+        client.since |= dict.fromkeys(set(client.talk.streams) - before, now)
+        self._put(client, answers, now)
 
 
 def _listen(host: str, port: int) -> socket.socket:
