@@ -113,7 +113,8 @@ class Topic:
         parts = name.split(".")
         if len(parts) != 4 or parts[0] not in _PREFIXES:
             return None
-        topic = cls(*parts[1:], loaded=parts[0] == _PREFIXES[True])
+        prefix, asset_class, kind, exchange = parts
+        topic = cls(asset_class, kind, exchange, loaded=prefix == _PREFIXES[True])
         known = topic.asset_class in ASSET_CLASSES and topic.kind in kinds() and topic.exchange
         return topic if known else None
 
