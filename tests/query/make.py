@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from k2.lake import DataFileRef, definition
-from k2.model import Exchange
+from k2.model import LOADED_PARTITION, Exchange, Topic
 from k2.query.port import LogRange, Pin
 from k2.query.view import View
 
@@ -73,14 +73,22 @@ def random_trades(
     span: timedelta = timedelta(hours=3),
     ties: int = 50,
     partitions: int = 2,
+    loaded: bool = False,
 ) -> list[Row]:
-    """Trades in log order of each partition; about one in `ties` instants is distinct."""
+    """Trades in log order of each partition; about one in `ties` instants is distinct. Some of them
+    `loaded` from files.
+    """
     r = np.random.default_rng(seed)
     step = span // max(1, count // ties if ties > 1 else count)
     rows, offsets = [], dict.fromkeys(exchanges, 0)
     for _ in range(count):
         exchange = exchanges[int(r.integers(len(exchanges)))]
         partition = int(r.integers(partitions))
+        own: Row = {}
+        if loaded and r.integers(3) == 0:
+            partition = LOADED_PARTITION
+            topic = Topic(EXCHANGES[exchange].asset_class, "trades", exchange, loaded=True)
+            own = {"log_topic": str(topic), "log_id": "loads"}
         rows.append(
             trade(
                 symbols[int(r.integers(len(symbols)))],
@@ -92,6 +100,7 @@ def random_trades(
                 partition=partition,
                 price_forming=bool(r.integers(8)),
                 timestamp_nanos=int(r.integers(3)),
+                **own,
             )
         )
         offsets[exchange] += 1

@@ -134,6 +134,7 @@ PLACE = ("log_topic", "log_partition", "log_offset", "price")
     all_trades=st.booleans(),
     pin=st.none() | st.integers(1, 3),
     is_long=st.booleans(),
+    loaded=st.booleans(),
 )
 def test_every_way_tells_what_a_plain_scan_tells(
     engine: DuckDB,
@@ -151,8 +152,9 @@ def test_every_way_tells_what_a_plain_scan_tells(
     all_trades: bool,
     pin: int | None,
     is_long: bool,
+    loaded: bool,
 ) -> None:
-    rows = random_trades(seed, count, exchanges=names, ties=ties, start=BEGIN)
+    rows = random_trades(seed, count, exchanges=names, ties=ties, start=BEGIN, loaded=loaded)
     *commits, tail = split(rows, cuts)
     start, end = (None if edge is None else BEGIN + edge * timedelta(minutes=1) for edge in edges)
     if start is not None and end is not None and start >= end:
