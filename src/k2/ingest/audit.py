@@ -284,7 +284,7 @@ class _Tally:
         if file.fate == "committed" and self._high == self._last:
             past = file.offsets(self.place, self._last, _END)
             if len(past):
-                problem = "a row says that it came from here, past the end of the log"
+                problem = f"a row says that it came from here, past the end of {self._held.called}"
                 self._wrong.append((int(past.min()), problem))
 
     def compare(self) -> None:
@@ -308,7 +308,8 @@ class _Tally:
         differs = np.flatnonzero(self._fates != (present & committed & ~back))
         if len(differs):
             at = int(differs[0])
-            problem = _problem(int(self._fates[at]), bool(present[at]), bool(committed[at]))
+            states = bool(present[at]), bool(committed[at])
+            problem = _problem(int(self._fates[at]), *states, self._held.called)
             self._wrong.append((self._low + at, problem))
 
     def _among_shed(
@@ -369,13 +370,13 @@ def _with_losses(snapshot: Snapshot, place: Place, start: int) -> int:
     return start
 
 
-def _problem(fates: int, present: bool, committed: bool) -> str:
+def _problem(fates: int, present: bool, committed: bool, where: str) -> str:
     if not committed:
         return "has a fate already, and no commit has reached it"
     if fates == 0:
-        return "has no fate: it is in the log, and neither row nor ledger knows it"
+        return f"has no fate: it is in {where}, and neither row nor ledger knows it"
     if not present:
-        return "has a fate, and the log holds no such record"
+        return f"has a fate, and {where} holds no such record"
     return f"has {fates} fates"
 
 
