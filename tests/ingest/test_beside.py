@@ -178,7 +178,7 @@ def test_symbols_are_told_apart_by_exchange(home: Home) -> None:
     assert symbols_of(rows.drop_columns(["symbol"])) == {("a", ""), ("b", "")}
     catch_up(home, 0)
     files = [file.path for file in home.lake.table("trades").snapshot().files.select()]
-    found = symbols_in(files)
+    found = symbols_in(files, 0)
     assert found
     assert {exchange for exchange, _ in found} == {"simulated"}
 

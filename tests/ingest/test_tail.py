@@ -12,9 +12,12 @@ from k2.chaos.ports import AWAY, FaultyRegistry
 from k2.errors import Unavailable
 from k2.feeds import open_feed
 from k2.ingest import Tail
-from k2.lake import Commit, Loss, Offsets, ShedRange, TopicOffsets
+from k2.ingest.follow import Follower
+from k2.ingest.tail import _KindTail
+from k2.lake import Commit, Loss, Offsets, ShedRange, Snapshot, TopicOffsets, maintain
 from k2.log import Producer
 from k2.model import plain_schema
+from tests.ingest.test_beside import catch_up
 from tests.journeys.home import SKEW, now, open_home
 
 
@@ -100,6 +103,45 @@ def test_a_writer_that_is_far_behind_is_told_at_once_and_nothing_is_held(tmp_pat
         assert tail.pin("trades").rows.num_rows == 0
         send()
         assert (tail.pin("trades").rows.num_rows, counted.pin("trades").rows.num_rows) == (500, 500)
+
+
+def test_a_tail_that_was_overtaken_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was committed meanwhile is skipped, and nothing decided a second time: also while rows
+    wait in another partition, and where files were merged.
+    """
+    begun: list[_KindTail] = []
+    begin = _KindTail._begin
+
+    def counting(self: _KindTail, snapshot: Snapshot) -> Follower:
+        begun.append(self)
+        return begin(self, snapshot)
+
+    monkeypatch.setattr(_KindTail, "_begin", counting)
+    with open_home(tmp_path) as home:
+        feed = open_feed("simulator:?rate=max&kinds=trades&symbols=9&chunk=90&seed=1", None, now)
+        producer = Producer(home.log, home.registry, 2)
+
+        def send() -> None:
+            (found,) = feed.read()
+            producer.send(feed.exchanges[0], "trades", found.table)
+
+        send()
+        catch_up(home, 0)
+        catch_up(home, 1)
+        send()
+        tail = Tail(home.log, home.registry, home.lake, SKEW, 1_000)
+        held = tail.pin("trades").rows.num_rows
+        mine = begun[0]
+        for partition in (0, 1, 0):
+            send()
+            catch_up(home, partition)
+            if partition:
+                maintain(home.lake, "trades")
+            found = by_place(tail)
+            assert found.equals(by_place(Tail(home.log, home.registry, home.lake, SKEW, 1_000)))
+            assert 0 < found.num_rows != held
+            held = found.num_rows
+        assert begun.count(mine) == 1
 
 
 def by_place(tail: Tail) -> pa.Table:

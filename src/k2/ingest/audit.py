@@ -149,13 +149,17 @@ def _audit(
             continue
         since = verified.get(table, Verified())
         if table == "rejected":
-            files = [CitingFile("rejected", f.path) for f in snapshot.files.since(since.sequence)]
+            rows = snapshot.files.since(since.sequence)
+            files = [CitingFile("rejected", f.path, since=since.sequence) for f in rows]
             files += [f for f in ledgers if f.fate == "duplicate"]
         else:
             of_records = table in RECORD_TABLES
             # What was committed up to the mark lies before its offsets.
             rows = snapshot.files.since(since.sequence)
-            files = [CitingFile("committed", f.path, of_records=of_records) for f in rows]
+            files = [
+                CitingFile("committed", f.path, of_records=of_records, since=since.sequence)
+                for f in rows
+            ]
             files += ledgers
         tallies = [
             _Tally(held[topic][0], lake, lake.table(table), snapshot, topic, number, since, retired)

@@ -57,7 +57,7 @@ class Batch:
         if not self.runs:
             return not others  # what they brought may have been what is missing
         mine = set().union(*(symbols_of(run.rows) for run in self.runs))
-        return not others or symbols_in(others).isdisjoint(mine)
+        return not others or symbols_in(others, self.base.sequence).isdisjoint(mine)
 
 
 @dataclass(frozen=True)

@@ -71,14 +71,18 @@ class Follower:
         """Identity of each topic that was followed."""
         return self._log_ids
 
-    def advance(self, snapshot: Snapshot, others: Sequence[str] = ()) -> None:
+    def advance(
+        self, snapshot: Snapshot, others: Sequence[str] = (), *, only_reads: bool = False
+    ) -> None:
         """Look known records up in a later snapshot from now on.
 
-        `others`: its files with rows that were not decided here. Raises `Conflict` where these
-        could change what was decided and is not committed.
+        `others`: its files with rows that were not decided here; who `only_reads` has decided each
+        row before the next offset. Raises `Conflict` where these could change what was decided and
+        is not committed.
         """
         before = self.snapshot
-        self._known.advance(snapshot, others)
+        decided = {(t, p): offset for t, of in self.next_offset.items() for p, offset in of.items()}
+        self._known.advance(snapshot, others, decided if only_reads else None)
         for place in [*self.stopped]:
             # Whoever moved the table's offset, or let it begin in another log, has settled it.
             if offset_in(before.offsets, place) != offset_in(snapshot.offsets, place):

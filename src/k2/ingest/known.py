@@ -4,9 +4,11 @@ High-water marks, and hashes of ids that are no numbers, prove most records new;
 cannot prove is settled by one exact look at the rows in the table that could match, however old.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import reduce
+from operator import or_
 from typing import Final
 
 import numpy as np
@@ -28,7 +30,7 @@ from k2.ingest.marks import (
     symbols_of,
 )
 from k2.lake import LakeTable, Snapshot
-from k2.model import latest, plain_schema
+from k2.model import latest, plain_schema, plain_type
 
 LINEAGE: Final = ("log_topic", "log_id", "log_partition", "log_offset")
 
@@ -56,19 +58,26 @@ class Known:
         self._pending: list[pa.Table] = []
         self._marks: Marks | None = None
 
-    def advance(self, snapshot: Snapshot, others: Sequence[str] = ()) -> None:
+    def advance(
+        self,
+        snapshot: Snapshot,
+        others: Sequence[str] = (),
+        decided: Mapping[tuple[str, int], int] | None = None,
+    ) -> None:
         """Go on from a later snapshot: pending rows that it holds are forgotten here.
 
-        `others`: its files with rows that were not decided here. Raises `Conflict` if one of them
-        might be the same record as one that is pending, or the day of one may have been closed.
+        `others`: its files with rows that were not decided here: none before the offset that
+        `decided` has of a (topic, partition). Raises `Conflict` if one of them might be the same
+        record as one that is pending, or the day of one may have been closed.
         """
+        since = self.snapshot.sequence
         kept = (past(table, snapshot) for table in self._pending)
         self._pending = [table for table in kept if table.num_rows]
         if self._pending and snapshot.retired != self.snapshot.retired:
             raise Conflict("days were retired in between", place=snapshot.table)
         if others and self._pending:
             mine = set().union(*map(symbols_of, self._pending))
-            shared = symbols_in(others) & mine
+            shared = symbols_in(others, since, decided) & mine
             if shared:
                 raise Conflict(
                     "another writer has committed records of the same symbols",
@@ -76,7 +85,7 @@ class Known:
                 )
         if self._marks is not None:
             # Before the snapshot: what is saved meanwhile must cover all that it says.
-            raise_marks(self._marks, others, self.kind)
+            raise_marks(self._marks, others, self.kind, since)
         self.snapshot = snapshot
 
     def is_beside(self, exchange: str, rows: pa.Table, head: Snapshot) -> bool:
@@ -88,7 +97,8 @@ class Known:
             return True
         others = Known(self.kind, self._table, replace(head, files=later))
         others._marks = Marks.of_nothing(self._table)
-        raise_marks(others._marks, [file.path for file in later.select()], self.kind)
+        files = [file.path for file in later.select()]
+        raise_marks(others._marks, files, self.kind, self.snapshot.sequence)
         return others.find(exchange, rows) is None
 
     def save(self) -> None:
@@ -193,7 +203,8 @@ class Known:
         self, exchange: str, rows: pa.Table, marked: Marked, wanted: Mask, way: str
     ) -> pa.Table:
         """Rows of table and pending that could be originals: symbols and numbers in range."""
-        numbers = marked.numbers[wanted]
+        asked = rows.take(pa.array(marked.rows[wanted]))
+        column: str | None = None
         condition = pc.field("exchange") == exchange
         columns = list(self._schema.arrow.names)
         symbols = None
@@ -201,34 +212,62 @@ class Known:
             symbols = sorted({marked.names[g][2] for g in np.unique(marked.groups[wanted])})
             condition &= pc.field("symbol").isin(symbols)
         if way == "content" and "timestamp" in columns:
-            low, high = (pa.scalar(int(n), pa.timestamp("us", tz="UTC")) for n in _range(numbers))
-            field = pc.field("timestamp")
+            low, high = (
+                pa.scalar(int(n), pa.timestamp("us", tz="UTC"))
+                for n in _range(marked.numbers[wanted])
+            )
             files = self.snapshot.files.select(
                 symbols=symbols, times=(low.as_py(), high.as_py() + timedelta(microseconds=1))
             )
-            condition &= (field >= low) & (field <= high)
+            column = "timestamp"
         elif way == "content":
             files = self.snapshot.files.select(symbols=symbols)
         else:
-            assert self._identity.id_column is not None
+            column = self._identity.id_column
+            assert column is not None
             # A row with an occurrence is known by its content, whatever id it carries.
-            columns = ["symbol", "exchange", "id_space", self._identity.id_column, "occurrence"]
+            columns = ["symbol", "exchange", "id_space", column, "occurrence"]
             condition &= pc.field("occurrence").is_null()
-            ids = rows[self._identity.id_column].take(pa.array(marked.rows[wanted]))
-            low, high = (pc.min(ids), pc.max(ids))
-            field = pc.field(self._identity.id_column)
-            bounds = (low.as_py(), high.as_py()) if self._identity.id_column == "trade_id" else None
+            low, high = (pc.min(asked[column]), pc.max(asked[column]))
+            bounds = (low.as_py(), high.as_py()) if column == "trade_id" else None
             files = self.snapshot.files.select(symbols=symbols, trade_ids=bounds)
-            condition &= (field >= low) & (field <= high)
         wide = [*columns, *LINEAGE]
         schema = pa.unify_schemas([self._schema.arrow, _LINEAGE_SCHEMA])
-        found = [_scan([f.path for f in files], schema, wide, condition)] if files else []
+        wanted_of = None if column is None else (column, _values(asked, column))
+        if column is not None:
+            condition &= _within(column, asked)
+        found = _scan([f.path for f in files], schema, wide, condition, wanted_of) if files else []
         found += [plain(table.select(wide)).filter(condition) for table in self._pending]
         if not found:
             return plain(rows.select(wide).slice(0, 0))
         return pa.concat_tables(found, promote_options="permissive")
 
 
+def _within(column: str, asked: pa.Table) -> pc.Expression:
+    """Rows between the values that are asked for, of each symbol apart where these are few: row
+    groups without any of them are not read then.
+    """
+    field, values = pc.field(column), _values(asked, column)
+    of = _values(asked, "symbol") if "symbol" in asked.column_names else None
+    edges = pa.table({"by": of if of is not None else pa.repeat("", len(values)), "v": values})
+    found = edges.group_by("by").aggregate([("v", "min"), ("v", "max")])
+    if of is None or found.num_rows > _RANGES:
+        return (field >= pc.min(values)) & (field <= pc.max(values))
+    return reduce(
+        or_,
+        (
+            (pc.field("symbol") == symbol) & (field >= low) & (field <= high)
+            for symbol, low, high in zip(found["by"], found["v_min"], found["v_max"], strict=True)
+        ),
+    )
+
+
+def _values(table: pa.Table, column: str) -> pa.ChunkedArray:
+    """A column without its dictionary."""
+    return table[column].cast(plain_type(table.schema.field(column).type))
+
+
+_RANGES: Final = 64
 _LINEAGE_SCHEMA: Final = pa.schema(
     [
         ("log_topic", pa.string()),
@@ -240,11 +279,23 @@ _LINEAGE_SCHEMA: Final = pa.schema(
 
 
 def _scan(
-    paths: Sequence[str], schema: pa.Schema, columns: Sequence[str], condition: pc.Expression
-) -> pa.Table:
+    paths: Sequence[str],
+    schema: pa.Schema,
+    columns: Sequence[str],
+    condition: pc.Expression,
+    wanted: tuple[str, pa.ChunkedArray] | None,
+) -> list[pa.Table]:
+    """Rows of files that a condition holds for; if `wanted`, those with one of the values in a
+    column. Of the others no more than a batch is in memory.
+    """
     with reading_files():
         found = ds.dataset(list(paths), schema=plain_schema(schema), format="parquet")
-        return found.to_table(columns=list(columns), filter=condition)
+        batches = found.to_batches(columns=list(columns), filter=condition)
+        if wanted is not None:
+            column, values = wanted
+            values = values.unique()
+            batches = (b.filter(pc.is_in(b[column], value_set=values)) for b in batches)
+        return [pa.Table.from_batches([batch]) for batch in batches if batch.num_rows]
 
 
 def past(table: pa.Table, snapshot: Snapshot) -> pa.Table:

@@ -7,7 +7,7 @@ are no numbers. Kept beside the table now and then.
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +36,14 @@ ID_COLUMN: Final = {
 }
 """The column that holds a record's id, for kinds that have one."""
 
+_ENCODED: Final = pa.dictionary(pa.int32(), pa.string())
 NO_MARK: Final = np.iinfo(np.int64).min
 _SYMBOL: Final = ("exchange", "symbol")
+_PLACE: Final = ("log_topic", "log_partition", "log_offset")
+_COMMIT: Final = "commit_sequence"
 _DIGITS_MAX: Final = 18
 _FILES_AT_ONCE: Final = 64
+_ROWS_AT_ONCE: Final = 1 << 20
 _YOUNG_SECONDS: Final = 60
 _SCHEMA: Final = pa.schema(
     [
@@ -68,18 +72,25 @@ class Marks:
 def read_marks(table: LakeTable, snapshot: Snapshot, kind: str) -> Marks:
     """The marks of everything that the snapshot holds."""
     since, marks = _kept(table, snapshot)
-    raise_marks(marks, [f.path for f in snapshot.files.since(since)], kind)
+    raise_marks(marks, [f.path for f in snapshot.files.since(since)], kind, since)
     return marks
 
 
-def raise_marks(marks: Marks, files: Sequence[str], kind: str) -> None:
-    """Have the marks cover the rows of these files too."""
+def raise_marks(marks: Marks, files: Sequence[str], kind: str, since: int) -> None:
+    """Have the marks cover the rows of these files that commits after `since` brought in."""
     for first in range(0, len(files), _FILES_AT_ONCE):
         with reading_files():
-            found, hashes = _marks_of(files[first : first + _FILES_AT_ONCE], kind)
-        marks.ids.add(hashes)
-        for name, number in found:
-            marks.numbers[name] = max(marks.numbers.get(name, NO_MARK), number)
+            for rows in _rows_of(files[first : first + _FILES_AT_ONCE], kind, since):
+                found, hashes = _marks_of(rows, kind)
+                marks.ids.add(hashes)
+                for name, number in found:
+                    marks.numbers[name] = max(marks.numbers.get(name, NO_MARK), number)
+
+
+def brought_after(commit: int) -> pc.Expression:
+    """Of a file that the index tells to have such rows: those that later commits brought in."""
+    of = pc.field(_COMMIT)
+    return of.is_null() | (of > commit)
 
 
 @contextmanager
@@ -94,15 +105,34 @@ def reading_files() -> Iterator[None]:
         ) from error
 
 
-def symbols_in(files: Iterable[str]) -> set[tuple[str, str]]:
-    """Every (exchange, symbol) that the files have rows of; "" for what a row does not have."""
-    found: set[tuple[str, str]] = set()
-    for path in files:
-        file = pq.ParquetFile(path, read_dictionary=list(_SYMBOL))
-        columns = [name for name in _SYMBOL if name in file.schema_arrow.names]
-        for group in file.iter_batches(columns=columns):
-            found |= symbols_of(pa.table(group))
-    return found
+def symbols_in(
+    files: Sequence[str], since: int, decided: Mapping[tuple[str, int], int] | None = None
+) -> set[tuple[str, str]]:
+    """Every (exchange, symbol) of which these files have rows that commits after `since` brought
+    in; "" for what a row does not have.
+
+    `decided`: by (topic, partition) the offset before which rows are left out.
+    """
+    if not files:
+        return set()
+    with reading_files():
+        schema = _union(files, [*_SYMBOL, *_PLACE, _COMMIT])
+        condition = brought_after(since) if _COMMIT in schema.names else None
+        columns = [name for name in (*_SYMBOL, *_PLACE) if name in schema.names]
+        texts = [name for name in schema.names if pa.types.is_string(schema.field(name).type)]
+        for at, field in enumerate(schema):
+            if field.name in texts:
+                schema = schema.set(at, field.with_type(_ENCODED))
+        form = ds.ParquetFileFormat(dictionary_columns=texts)
+        found = ds.dataset(list(files), schema=schema, format=form)
+        rows = found.to_table(columns=columns, filter=condition)
+    partition, offset = (rows[name].to_numpy() for name in ("log_partition", "log_offset"))
+    keep = np.ones(rows.num_rows, np.bool_)
+    for (topic, number), limit in (decided or {}).items():
+        before = (partition == number) & (offset < limit)
+        if before.any():
+            keep &= ~(before & pc.equal(rows["log_topic"], topic).to_numpy())
+    return symbols_of(rows if keep.all() else rows.filter(pa.array(keep)))
 
 
 def symbols_of(rows: pa.Table) -> set[tuple[str, str]]:
@@ -198,13 +228,27 @@ def _kept(table: LakeTable, snapshot: Snapshot) -> tuple[int, Marks]:
     return 0, Marks.of_nothing(table)
 
 
-def _marks_of(paths: Sequence[str], kind: str) -> tuple[list[tuple[Name, int]], Hashes]:
-    """The marks of some files, one a group and not one a record; ids that are no numbers."""
+def _rows_of(paths: Sequence[str], kind: str, since: int) -> Iterator[pa.Table]:
+    """What the marks of some files are made of, some rows at a time."""
     names = ds.dataset(list(paths), format="parquet").schema.names
-    id_column = ID_COLUMN.get(kind)
-    wanted = ["exchange", "symbol", "id_space", "occurrence", "timestamp", id_column]
+    wanted = ["exchange", "symbol", "id_space", "occurrence", "timestamp", ID_COLUMN.get(kind)]
     columns = [c for c in wanted if c is not None and c in names]
-    found = ds.dataset(list(paths), schema=_union(paths, columns), format="parquet").to_table()
+    schema = _union(paths, [*columns, _COMMIT])
+    condition = brought_after(since) if _COMMIT in schema.names else None
+    found = ds.dataset(list(paths), schema=schema, format="parquet")
+    held: list[pa.RecordBatch] = []
+    for batch in found.to_batches(columns=columns, filter=condition):
+        held.append(batch)
+        if sum(each.num_rows for each in held) >= _ROWS_AT_ONCE:
+            yield pa.Table.from_batches(held)
+            held = []
+    if held:
+        yield pa.Table.from_batches(held)
+
+
+def _marks_of(found: pa.Table, kind: str) -> tuple[list[tuple[Name, int]], Hashes]:
+    """The marks of some rows, one a group and not one a record; ids that are no numbers."""
+    columns, id_column = found.column_names, ID_COLUMN.get(kind)
     symbols = pa.repeat("", found.num_rows)
     if "symbol" in columns:
         # Null in a ledger, for what has none: it is called as where there is no such column.

@@ -190,16 +190,31 @@ class _KindTail:
             getattr(before, name) != getattr(snapshot, name)
             for name in ("shed", "losses", "retired")
         )
-        if changed or _overtaken(self._follower, snapshot):
+        if changed or _is_other_log(self._follower, snapshot):
+            self._follower = self._begin(snapshot)
+            return
+        others: list[str] = []
+        if _overtaken(self._follower, snapshot):
+            others = [file.path for file in snapshot.files.since(before.sequence)]
+        try:
+            self._follower.advance(snapshot, others, only_reads=True)
+        except Conflict:
             self._follower = self._begin(snapshot)
         else:
-            self._follower.advance(snapshot)
             self._waiting.keep(snapshot)
 
 
+def _is_other_log(follower: Follower, snapshot: Snapshot) -> bool:
+    """Whether the snapshot goes by another log than what was decided here."""
+    return any(
+        offsets.log_id != follower.log_ids.get(topic, offsets.log_id)
+        for topic, offsets in snapshot.offsets.items()
+    )
+
+
 def _overtaken(follower: Follower, snapshot: Snapshot) -> bool:
-    """Whether the snapshot has committed past what was decided here, goes by another log, or has
-    more of what never was in a log (one that waits may be the same): then decide anew from it.
+    """Whether the snapshot has committed past what was decided here, or has more of what never was
+    in a log.
     """
 
     def reached(place: tuple[str, int]) -> int:
@@ -208,8 +223,7 @@ def _overtaken(follower: Follower, snapshot: Snapshot) -> bool:
         return (known[1] if known else read) or 0
 
     return any(
-        offsets.log_id != follower.log_ids.get(topic, offsets.log_id)
-        or offset > reached((topic, partition))
+        offset > reached((topic, partition))
         for topic, offsets in snapshot.offsets.items()
         for partition, offset in offsets.next_offset.items()
     )
