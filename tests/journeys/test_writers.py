@@ -33,7 +33,7 @@ from tests.journeys.test_killed import (
     places_in_log,
 )
 
-ROUNDS = int(os.environ.get("K2_TEST_ROUNDS", "30"))
+ROUNDS = int(os.environ.get("K2_TEST_ROUNDS", "15"))
 
 
 def wait_for(reached: Callable[[], bool], what: str, seconds: float = 60) -> None:
