@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
-from k2 import encode
 from k2.api.errors import TooMany
 from k2.api.work import Workers
 from k2.errors import Conflict, Unavailable
@@ -40,13 +39,13 @@ _LONGEST_SLEEP: Final = 0.5
 class Event:
     """One message of a stream: `open`, `records`, `beat`, `end` or `error`.
 
-    `position` is where a stream goes on that has given it; `fields` are the members of a JSON
-    object, without its braces.
+    `position` is where a stream goes on that has given it. `body` are records as they were encoded;
+    of the others the members of a JSON object, without its braces.
     """
 
     name: str
     position: str
-    fields: bytes = b""
+    body: bytes = b""
 
 
 class Seats:
@@ -86,16 +85,18 @@ class Reading:
         replay: Replay,
         opened: Position,
         first: Part | None,
+        encode: Callable[[Part, str], bytes],
         *,
         speed: float | None,
         batch: int,
     ) -> None:
         """`first` is what was read of the replay already, from the position `opened` on; None where
-        there was nothing then.
+        there was nothing then. `encode` is given records and the position behind them, in order.
         """
         self._workers = workers
         self._replay = replay
         self._first = first
+        self._encode = encode
         self._schedule = Schedule(speed)
         self._batch = batch
         self._gone = threading.Event()
@@ -161,9 +162,8 @@ class Reading:
 
     def _event(self, part: Part, at: int, end: int) -> Event:
         piece = part.cut(at, end)
-        live = b"true" if piece.is_live else b"false"
-        fields = b'"live":' + live + b',"records":[' + encode.json_rows(piece.records) + b"]"
-        return Event("records", piece.end.to_text(self._replay.asked.question), fields)
+        position = piece.end.to_text(self._replay.asked.question)
+        return Event("records", position, self._encode(piece, position))
 
     async def _read(self) -> Part | None:
         """What comes next; waits while log or lake are away."""

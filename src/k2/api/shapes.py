@@ -343,7 +343,10 @@ def export(row: str) -> Responses:
 
 def stream() -> Responses:
     """The responses of an endpoint that answers with events until its client leaves."""
-    content = {"text/event-stream": {"schema": TEXT}}
+    content = {
+        "text/event-stream": {"schema": TEXT},
+        FORMATS["arrow"].media_type: {"schema": {"type": "string", "format": "binary"}},
+    }
     ok: Shape = {"description": "Events, as they happen", "content": content}
     return {200: ok, 204: {"description": "There is nothing more at this position"}, **ERRORS}
 

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from k2.client.download import downloaded
 from k2.client.http import Http
 from k2.client.replay import Batch, replayed
+from k2.client.stream import streamed
 from k2.errors import Refused
 
 When: TypeAlias = datetime | date | str
@@ -175,6 +176,35 @@ class Client:
             speed=speed,
             after=after,
         )
+
+    def stream(
+        self,
+        *symbols: str,
+        kinds: Sequence[str] = ("trades",),
+        exchanges: Sequence[str] = (),
+        start: When | None = None,
+        end: When | None = None,
+        speed: float | None = None,
+        batch: int = 1_000,
+        after: str | None = None,
+    ) -> Iterator[Batch]:
+        """What is there from `start` on, as a replay at this `speed` gives it, then what arrives,
+        without a seam and for as long as it is read. Without `start`: what arrives alone. With
+        `end` it ends there.
+
+        `after` goes on behind a batch, by its position. A server that is away for some seconds is
+        waited for, and nothing is missed or told twice.
+        """
+        question = _present(
+            kinds=list(kinds),
+            symbols=list(symbols),
+            exchanges=list(exchanges),
+            start_time=_text(start),
+            end_time=_text(end),
+            speed=None if speed is None else f"{speed:f}",
+            batch_size=batch,
+        )
+        return streamed(self._http, question, after)
 
     def corrections(
         self,

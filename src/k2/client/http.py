@@ -86,5 +86,10 @@ def _translated(error: urllib.error.HTTPError) -> K2Error:
         told = json.loads(error.read())["error"]
     except (ValueError, KeyError, TypeError):
         return Unavailable(f"the server answered {error.code} {error.reason}", place=error.url)
+    return to_error(told)
+
+
+def to_error(told: Mapping[str, Any]) -> K2Error:
+    """An error as the server tells it, as K2's own."""
     kind = _ERRORS.get(told["code"], K2Error)
     return kind(told["message"], place=told.get("place"), hint=told.get("hint"))
