@@ -102,4 +102,4 @@ def test_a_server_that_is_gone_is_told_at_last(live: Live, monkeypatch: pytest.M
 def test_what_cannot_be_streamed(live: Live) -> None:
     for wrong in ({"kinds": ["bars"]}, {"batch": 0}, {"after": "x"}, {"speed": 0.0}):
         with pytest.raises(BadInput):
-            next(client_of(live).stream(**wrong))  # type: ignore[arg-type]
+            next(client_of(live).stream(**wrong))

@@ -5,7 +5,7 @@ server's machine but its address.
 """
 
 import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
@@ -187,13 +187,13 @@ class Client:
         speed: float | None = None,
         batch: int = 1_000,
         after: str | None = None,
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         """What is there from `start` on, as a replay at this `speed` gives it, then what arrives,
         without a seam and for as long as it is read. Without `start`: what arrives alone. With
         `end` it ends there.
 
-        `after` goes on behind a batch, by its position. A server that is away for some seconds is
-        waited for, and nothing is missed or told twice.
+        `after` goes on behind a batch, by its position; to `close` it lets go of the server. One
+        that is away for some seconds is waited for, and nothing is missed or told twice.
         """
         question = _present(
             kinds=list(kinds),

@@ -6,7 +6,7 @@ breaks is made again, and goes on there.
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -21,7 +21,9 @@ _PATIENCE_SECONDS: Final = 30.0
 _RETRY_SECONDS: Final = 0.5
 
 
-def streamed(http: Http, asked: Mapping[str, Any], after: str | None) -> Iterator[Batch]:
+def streamed(
+    http: Http, asked: Mapping[str, Any], after: str | None
+) -> Generator[Batch, None, None]:
     """Batches as the server sends them, until it has told all that was asked for.
 
     Raises what the server says, and `Unavailable` where it is not there, or away for long.
