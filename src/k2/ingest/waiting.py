@@ -1,10 +1,10 @@
 """Rows that wait to be committed: the newest in memory, a long line of older ones in mapped files.
 
 Comes in: decided rows, in log order of each partition. Goes out: all of them as one table, read
-as if it were in memory. A file has no name any more once it is mapped: it goes with its rows.
+as if it were in memory. A file has no name: it goes with its rows.
 """
 
-import os
+import mmap
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -68,14 +68,12 @@ class Waiting:
 def _mapped(folder: Path, tables: list[pa.Table]) -> pa.Table:
     rows = pa.concat_tables(tables).unify_dictionaries()
     try:
-        handle, name = tempfile.mkstemp(prefix="k2-waiting-", suffix=".arrow", dir=folder)
-        try:
-            with open(handle, "wb") as file, pa.ipc.new_file(file, rows.schema) as writer:
+        # Without a name from the first: whoever is killed leaves nothing behind.
+        with tempfile.TemporaryFile(dir=folder) as file:
+            with pa.ipc.new_file(file, rows.schema) as writer:
                 writer.write_table(rows)
-            with pa.memory_map(name) as mapped:
-                return pa.ipc.open_file(mapped).read_all()
-        finally:
-            os.unlink(name)
+            file.flush()
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise Unavailable(
             f"more rows wait to be committed than memory is for, and no file can be made for them: "
@@ -84,3 +82,4 @@ def _mapped(folder: Path, tables: list[pa.Table]) -> pa.Table:
             hint="make room, or start `k2 ingest`",
             retry_after=10,
         ) from error
+    return pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
