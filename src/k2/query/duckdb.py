@@ -30,6 +30,8 @@ _SETTINGS: Final = {
     "TimeZone": "'UTC'",
     # Footers of files that never change: without it each query reads them all again.
     "parquet_metadata_cache": "true",
+    # The system keeps files of this machine's disk; a server would keep some of each it ever read.
+    "enable_external_file_cache": "false",
     "python_enable_replacements": "false",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
