@@ -7,6 +7,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -235,3 +236,34 @@ def test_damage_in_the_tables_is_named(k2: K2, market: Path) -> None:
         path.write_bytes(sound)
     assert k2("audit").code == 0
     assert [k2(*question).out for question in questions] == wanted
+
+
+@pytest.mark.slow
+def test_maintenance_goes_on_once_the_disk_has_room(k2: K2, tmp_path: Path) -> None:
+    home = str(tmp_path / "home")
+    follow = [sys.executable, "-m", "k2", "--home", home, "maintain", "--follow"]
+    ingest = [sys.executable, "-m", "k2", "--home", home, "ingest", "--until-caught-up"]
+
+    def more(count: int) -> None:
+        """Records in many small files."""
+        market = f"simulator:?rate=8000&symbols=3&seed=9&count={count}"
+        with running([sys.executable, "-m", "k2", "--home", home, "feed", market]):
+            for _ in range(2):
+                with running(ingest, K2_COMMIT_INTERVAL_SECONDS="0.02"):
+                    pass
+        assert k2("--home", home, "ingest", "--until-caught-up").code == 0
+
+    more(15_000)
+    with running(follow, K2_MAINTAIN_SECONDS="0.1") as (pid, said):
+        time.sleep(4)
+        for turn, room in enumerate((0, 5_000, 60_000)):
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+            more(30_000 + 15_000 * turn)
+            time.sleep(1)
+        everything = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, everything)
+        time.sleep(2)
+        os.kill(pid, signal.SIGTERM)
+    assert any("not maintained" in line for line in said), said
+    assert not [*Path(home).rglob("*.part")], "what could not be written whole is gone"
+    assert_all_committed(k2, "--home", home)

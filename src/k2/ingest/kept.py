@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from k2.lake import LakeTable, Snapshot
+from k2.lake.files import replace_file, unwritable
 
 _KEPT: Final = 8
 """States that stay, since each of several writers keeps its own."""
@@ -38,12 +39,15 @@ class Kept:
             yield int(number), found
 
     def keep(self, sequence: int, state: bytes) -> list[Path]:
-        """Keep a state that covers the table up to the commit `sequence`; all that are kept now."""
-        self.folder.mkdir(exist_ok=True)
+        """Keep a state that covers the table up to the commit `sequence`; all that are kept now.
+        Raises `Unavailable` where the disk fails.
+        """
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
         path = self.folder / f"{sequence:020d}-{self._identity()}.state"
-        written = path.with_suffix(f".{self._table.unique()}.part")
-        written.write_bytes(state)
-        written.rename(path)
+        replace_file(path, state, self._table.unique())
         every = sorted(self.folder.glob("*.state"))
         for old in every[:-_KEPT]:
             old.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
-from k2.errors import Conflict
+from k2.errors import Conflict, Unavailable
 from k2.ingest.follow import Follower
 from k2.ingest.known import Known
 from k2.ingest.tracking import Sequences
@@ -49,7 +49,7 @@ class Tidying:
             known.save()
             if sequences is not None:
                 sequences.save()
-        except OSError as error:
+        except (OSError, Unavailable) as error:
             # The table knows all of it: a start takes longer, and that is all.
             logger.warning("%s: what is kept beside it is not: %s", name, error)
         if self._clock() - self._cleaned_at > _CLEAN_EVERY.total_seconds():

@@ -30,7 +30,7 @@ class Verified:
 
 
 def keep_verified(lake: Lake, verified: Mapping[str, Verified]) -> None:
-    """Keep what an audit has verified of each table. Raises `OSError` where nothing can be."""
+    """Keep what an audit has verified of each table. Raises `Unavailable` where nothing can be."""
     for name, mark in verified.items():
         if mark.sequence:
             offsets = [[*place, offset] for place, offset in mark.offsets.items()]

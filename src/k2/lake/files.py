@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
+from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -130,13 +131,23 @@ def unwritable(path: Path, error: OSError) -> Unavailable:
     return Unavailable(f"cannot write: {error.strerror or error}", place=str(path), retry_after=1.0)
 
 
-def write_new(path: Path, content: bytes) -> None:
+def write_new(path: Path, content: bytes | pa.Buffer) -> None:
     """A new file with this content; `sync` makes it durable, with its folder.
 
     Raises `Unavailable` when it cannot be written; then no part of it stays.
     """
     with _or_nothing(path), open(path, "xb") as file:
         file.write(content)
+
+
+def replace_file(path: Path, content: bytes | pa.Buffer, unique: UUID) -> None:
+    """A file with this content, in place of what the path had: whole, or as it was. Not durable: a
+    crash may bring back the old one. Raises as `write_new`.
+    """
+    part = path.with_suffix(f".{unique}.part")
+    write_new(part, content)
+    with _or_nothing(part):
+        part.replace(path)
 
 
 def sync(paths: Sequence[Path]) -> None:

@@ -15,6 +15,7 @@ from uuid import UUID
 import numpy as np
 import pyarrow as pa
 
+from k2.lake.files import replace_file
 from k2.lake.index import FileColumns
 
 _SUM_BYTES: Final = 4
@@ -23,7 +24,9 @@ _TEXTS: Final = frozenset(n for n in _NAMES if n.endswith(("_symbol", "_trade_id
 
 
 def keep_index(folder: Path, columns: Mapping[str, FileColumns], unique: UUID) -> None:
-    """Keep the files of these manifests in the table's folder, in place of what was kept before."""
+    """Keep the files of these manifests in the table's folder, in place of what was kept before.
+    Raises `Unavailable` where the disk fails.
+    """
     if not columns:
         return
     whole = FileColumns.concatenated(list(columns.values()))
@@ -36,9 +39,7 @@ def keep_index(folder: Path, columns: Mapping[str, FileColumns], unique: UUID) -
     with pa.ipc.new_file(buffer, table.schema) as writer:
         writer.write_table(table.combine_chunks())
     content = buffer.getvalue().to_pybytes()
-    written = _path(folder).with_suffix(f".{unique}.part")
-    written.write_bytes(_sum(content) + content)
-    written.replace(_path(folder))
+    replace_file(_path(folder), _sum(content) + content, unique)
 
 
 def read_index(folder: Path) -> dict[str, FileColumns]:

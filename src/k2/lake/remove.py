@@ -15,7 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from k2.lake.files import delete
+from k2.lake.files import delete, replace_file
 from k2.lake.index import local
 from k2.lake.manifest import list_from_bytes, live
 
@@ -137,9 +137,7 @@ class _Notes:
         """Keep these in place of what was noted before."""
         if since == self.since:
             return
-        written = self._path.with_suffix(f".{self._unique()}.part")
-        written.write_text(json.dumps(since), "utf-8")
-        written.replace(self._path)
+        replace_file(self._path, json.dumps(since).encode(), self._unique())
 
 
 def _on_disk(table: "LakeTable") -> Iterable[tuple[str, int]]:

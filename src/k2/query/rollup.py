@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from k2.lake import DataFileRef, LakeTable, definition
+from k2.lake.files import replace_file
 from k2.model import PRICE_TYPE, TIMESTAMP_TYPE
 from k2.query.minutes import Minutes
 from k2.query.port import Engine, Source
@@ -225,7 +226,9 @@ def roll_up(
 
 
 def roll_up_file(engine: Engine, folder: Path, file: DataFileRef, unique: UUID) -> None:
-    """Make the roll-ups of one file of trades, in the folder. Raises as the engine does."""
+    """Make the roll-ups of one file of trades, in the folder. Raises as the engine does, and
+    `Unavailable` where the disk fails.
+    """
     source = Source(
         columns=definition("trades").arrow,
         files=(file.path,),
@@ -243,6 +246,6 @@ def roll_up_file(engine: Engine, folder: Path, file: DataFileRef, unique: UUID) 
     # The days last: with them, the file counts as rolled up.
     for grain, rows in made.items():
         path = folder / f"{Path(file.path).stem}.{grain}.{rows.num_rows}.parquet"
-        written = path.with_suffix(f".{unique}.part")
+        written = pa.BufferOutputStream()
         pq.write_table(rows, written, compression="zstd", store_decimal_as_integer=True)
-        written.replace(path)
+        replace_file(path, written.getvalue(), unique)

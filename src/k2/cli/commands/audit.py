@@ -8,7 +8,7 @@ import click
 from k2.cli.options import need_home, output_options, settings_option
 from k2.cli.show import Output, say
 from k2.cli.stores import opened_stores
-from k2.errors import NotFound
+from k2.errors import NotFound, Unavailable
 from k2.settings import Settings
 
 _FATES: Final = ("duplicate", "rejected", "retired", "shed", "absent", "lost", "in_flight")
@@ -50,7 +50,7 @@ def command(settings: Settings, output: Output, since: str | None, places: tuple
         for named, place in zip(wanted, places, strict=True):
             if named not in there:
                 raise NotFound("the log has no such partition", place=place)
-        with suppress(OSError):  # who may only read the lake may audit it
+        with suppress(Unavailable):  # who may only read the lake may audit it
             keep_verified(stores.lake, found.verified)
     document = found.to_dict()
     rows = [dict(vars(partition)) for partition in found.partitions]

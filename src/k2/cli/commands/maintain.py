@@ -165,7 +165,7 @@ def _follow(settings: Settings, tables: tuple[str, ...]) -> None:
             began = time.monotonic()
             try:
                 _tag_closes(stores)
-            except K2Error as error:
+            except (K2Error, OSError) as error:
                 logger.warning("ends of days have no names yet: %s", error)
             for name in tables or stores.lake.tables():
                 _retire(stores, retention, name, stop)
@@ -175,12 +175,12 @@ def _follow(settings: Settings, tables: tuple[str, ...]) -> None:
                     done = _maintain(
                         stores, settings, name, may_go_on=lambda: _when_calm(stores, stop)
                     )
-                except K2Error as error:
+                    if name == "trades":
+                        _roll_up(reader, lambda: _when_calm(stores, stop))
+                except (K2Error, OSError) as error:
                     # The next round tries again; the table is as it was.
                     logger.warning("%s: not maintained: %s", name, error, extra={"table": name})
                     continue
-                if name == "trades":
-                    _roll_up(reader, lambda: _when_calm(stores, stop))
                 if done.commits or done.removed.files:
                     logger.info(
                         "%s: %d files are %d, %d removed",
@@ -201,7 +201,7 @@ def _retire(stores: "Stores", retention: Retention, name: str, stop: Callable[[]
     """Take out what is not kept; what is wrong with the file of it, is told and nothing else."""
     try:
         of = retention.run(stores, name, may_go_on=lambda: _when_calm(stores, stop))
-    except K2Error as error:
+    except (K2Error, OSError) as error:
         logger.warning("%s: nothing is retired: %s", name, error, extra={"table": name})
         return
     if of is not None and of.commits:
