@@ -50,15 +50,24 @@ class Machine:
             "server": ["serve", "--port", str(self.port)],
             "maintenance": ["maintain", "--follow"],
         }
-        self.running[part] = subprocess.Popen(
-            [sys.executable, "-m", "k2", "--home", str(self.home), *words[part]],
-            env={**os.environ, "K2_COMMIT_INTERVAL_SECONDS": "0.2", "K2_LOG_PARTITIONS": "2"},
-            stderr=subprocess.DEVNULL,
-        )
+        with self._said(part).open("ab") as said:
+            self.running[part] = subprocess.Popen(
+                [sys.executable, "-m", "k2", "--home", str(self.home), *words[part]],
+                env={**os.environ, "K2_COMMIT_INTERVAL_SECONDS": "0.2", "K2_LOG_PARTITIONS": "2"},
+                stderr=said,
+            )
+
+    def _said(self, part: str) -> Path:
+        return self.home.with_name(f"{part}.log")
+
+    def check(self) -> None:
+        """None of them has ended by itself."""
+        for part, process in self.running.items():
+            assert process.poll() is None, (part, self._said(part).read_text()[-2_000:])
 
     def kill(self, part: str) -> None:
+        self.check()
         process = self.running.pop(part)
-        assert process.poll() is None, f"the {part} had ended by itself"
         process.kill()
         process.wait()
 

@@ -125,6 +125,7 @@ class Seen:
         self.home: dict[str, list[int]] = defaultdict(list)
 
     def look(self, parts: Machine) -> None:
+        parts.check()
         for part, process in parts.running.items():
             for measure in (memory, handles, threads):
                 self._lives[f"{measure.__name__} of {part}", process.pid].append(
