@@ -1,5 +1,6 @@
 """Streams of the Python client: history and what arrives, each record once, whatever breaks."""
 
+import time
 from itertools import count
 from typing import Any
 
@@ -86,6 +87,26 @@ def test_without_a_start_only_what_arrives_is_told(live: Live) -> None:
     assert told
     assert set(told) <= set(live.ids("trades")) - before
     assert len(set(told)) == len(told)
+
+
+def test_who_takes_long_over_a_batch_is_not_given_up(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, parts = _Arrow.encode, count(1)
+
+    def breaks(self: _Arrow, part: Part, position: str) -> bytes:
+        if next(parts) == 2:
+            raise OSError("a fault that the test makes")
+        return encode(self, part, position)
+
+    monkeypatch.setattr(_Arrow, "encode", breaks)
+    monkeypatch.setattr(stream, "_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(stream, "_RETRY_SECONDS", 0.01)
+    found = client_of(live).stream(end="2030-01-01T00:00:00Z", batch=300)
+    told = [next(found).records]
+    time.sleep(0.6)
+    told += [batch.records for batch in found]
+    assert ids(told) == live.ids("trades")
 
 
 def test_a_server_that_is_gone_is_told_at_last(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,8 @@ def streamed(
 
     Raises what the server says, and `Unavailable` where it is not there, or away for long.
     """
-    told_at: float | None = None
+    was_there = False
+    away_since: float | None = None
     while True:
         question = asked if after is None else {**asked, "after": after}
         try:
@@ -38,8 +39,11 @@ def streamed(
                 stream = pa.ipc.open_stream(response)
                 while True:
                     batch, told = stream.read_next_batch_with_custom_metadata()
-                    after, told_at = told[b"k2.position"].decode(), time.monotonic()
+                    after, was_there = told[b"k2.position"].decode(), True
                     event = told[b"k2.event"]
+                    if event != b"open":
+                        # One that opens, and breaks each time, is as good as away.
+                        away_since = None
                     if event == b"end":
                         return
                     if event == b"error":
@@ -50,6 +54,8 @@ def streamed(
             ended: Exception = Unavailable("the stream broke off", place="/v1/stream")
         except Unavailable as error:
             ended = error
-        if told_at is None or time.monotonic() - told_at > _PATIENCE_SECONDS:
+        # From the first failure on: whoever reads may take long over what he was given before.
+        away_since = time.monotonic() if away_since is None else away_since
+        if not was_there or time.monotonic() - away_since > _PATIENCE_SECONDS:
             raise ended
         time.sleep(_RETRY_SECONDS)
